@@ -1,0 +1,87 @@
+"""Milliseconds of a batch, looked up: latency profiles are interpolated once per kind of forward, not per forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hispec_sim.cascade import Forward
+from hispec_sim.step_graph import Node
+
+
+class ForwardCost(Protocol):
+    """Prices one device forward of one network (`latency.cost.NetworkCost`, or a constant in a test)."""
+
+    def forward_ms(
+        self,
+        *,
+        first_layer: int,
+        last_layer: int,
+        batch: int,
+        tokens: int,
+        logits: int,
+        context: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch."""
+        ...
+
+
+class Asking(Protocol):
+    """What the pricer must know of a request."""
+
+    node: Node
+    context: int
+
+
+class Pricer:
+    """Prices batches of requests that ask for the same span of layers.
+
+    Attention reads every sequence's cache and multiplies it with its query tokens, so that sums matter and a ragged
+    batch is priced by its mean context and mean query tokens.
+    """
+
+    def __init__(self, costs: Mapping[str, ForwardCost], max_context: int) -> None:
+        self._costs = costs
+        self._contexts = np.arange(1, max_context + 1)
+        self._tables: dict[Any, list[float]] = {}
+
+    def price_ms(self, batch: Sequence[Asking]) -> float:
+        """Milliseconds that the batch's forward takes."""
+        if len(batch) == 1:
+            request = batch[0]
+            node = request.node
+            table = self._tables.get(node)
+            if table is None:
+                table = self._tables[node] = self._table(node.forward, 1, node.forward.tokens, node.forward.logits)
+            return table[request.context + node.reach - 1]
+        forward = batch[0].node.forward
+        tokens = logits = context = 0
+        for request in batch:
+            asked = request.node.forward
+            tokens += asked.tokens
+            logits += asked.logits
+            context += request.context + request.node.reach
+        key = (forward.network, forward.first_layer, forward.last_layer, len(batch), tokens, logits)
+        table = self._tables.get(key)
+        if table is None:
+            table = self._tables[key] = self._table(forward, len(batch), tokens, logits)
+        return table[context // len(batch) - 1]
+
+    def _table(self, forward: Forward, batch: int, tokens: int, logits: int) -> list[float]:
+        """Milliseconds by context; entry c - 1 belongs to a context of c tokens."""
+        duration_ms: list[float] = (
+            self._costs[forward.network]
+            .forward_ms(
+                first_layer=forward.first_layer,
+                last_layer=forward.last_layer,
+                batch=batch,
+                tokens=tokens,
+                logits=logits,
+                context=self._contexts,
+            )
+            .tolist()
+        )
+        return duration_ms

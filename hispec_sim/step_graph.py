@@ -1,0 +1,115 @@
+"""The states of a cascade as a graph, built while it is walked.
+
+A request passes through few distinct states, since lengths are counted from the committed text. Remembering them
+turns the state machine of `cascade.py` into a table look-up per forward, which is what lets a simulation cost
+little more than its clock. Room for more tokens matters only when the next round could use it up, so all amounts of
+room beyond that are one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from hispec_sim.cascade import Cascade, Forward, Outcome, State, Step, apply_outcome, next_step, start
+from hispec_sim.scheduler import Span
+
+
+class Kind(Enum):
+    """What has to be known of a forward once it has run."""
+
+    PASS = 0  # nothing: its hidden states feed the step's next forward, or the target simply decoded a token
+    DRAFT = 1  # level 0 has proposed a token
+    VERIFY = 2  # how many tokens of the run matched
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One forward of one state's step. The fields after `after` restate the step for whoever reads a log."""
+
+    state: State
+    step: Step
+    forward: Forward
+    span: Span
+    kind: Kind
+    after: list[Move | None]  # by number of matched tokens; None until somebody has gone there
+    level: int
+    run: int
+    bonus: bool
+    reach: int  # position behind the forward's last token
+    verified_from: int  # position of the run's first token
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Move:
+    """From a node to the next, given how many tokens matched; `committed` tokens became final by it.
+
+    `matched` is -1 when the step goes on with another forward. `target` is None when the request has finished.
+    """
+
+    source: Node
+    matched: int
+    target: Node | None
+    committed: int
+
+
+class StepGraph:
+    """All nodes met so far of one cascade; shared by every request that decodes with it."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
+        self.ample_room = cascade.max_tokens_per_round + 1
+        self._steps: dict[State, Node] = {}
+        self._levels = {(level.network, level.exit_layer): k for k, level in enumerate(cascade.levels)}
+
+    def start(self, max_new_tokens: int) -> Node:
+        """Node of a request whose prompt is in every cache (see `cascade.start`)."""
+        return self._first_node(start(self.cascade, min(max_new_tokens, self.ample_room)))
+
+    def follow(self, node: Node, matched: int) -> Move:
+        """The move from `node` when `matched` tokens of its run matched."""
+        move = node.after[matched]
+        if move is None:
+            state = apply_outcome(self.cascade, node.state, Outcome(matched))
+            if state.committed and node.state.room == self.ample_room:
+                state = replace(state, room=self.ample_room)
+            following = None if state.finished else self._first_node(replace(state, committed=0))
+            move = node.after[matched] = Move(node, matched, following, state.committed)
+        return move
+
+    def with_room(self, node: Node, room: int) -> Node:
+        """The same state with `room` tokens left: for the start of a round close to the length limit."""
+        return self._first_node(replace(node.state, room=min(room, self.ample_room)))
+
+    def _first_node(self, state: State) -> Node:
+        known = self._steps.get(state)
+        if known is not None:
+            return known
+        step = next_step(self.cascade, state)
+        following: Node | None = None
+        for forward in reversed(step.forwards):
+            node = Node(
+                state=state,
+                step=step,
+                forward=forward,
+                span=Span(self._levels[forward.network, forward.last_layer], forward.first_layer),
+                kind=Kind.PASS,
+                after=[],
+                level=step.level,
+                run=step.run,
+                bonus=step.bonus,
+                reach=forward.position + forward.tokens,
+                verified_from=state.tentative[step.level],
+            )
+            if following is not None:
+                node.after = [Move(node, -1, following, 0)]
+            else:
+                node.after = [None] * (step.run + 1)
+                if step.run:
+                    node.kind = Kind.VERIFY
+                elif step.level < self.cascade.target:
+                    node.kind = Kind.DRAFT
+            following = node
+        assert following is not None  # every step has a forward: its level's newest token is never pushed yet
+        self._steps[state] = following
+        return following
