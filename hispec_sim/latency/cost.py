@@ -1,0 +1,158 @@
+"""The price of one forward: the parts of a latency profile put together for a span of layers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hispec_sim.errors import InputError
+from hispec_sim.latency.interpolation import OpInterpolator
+from hispec_sim.latency.profile import LatencyProfile
+
+ALL_REDUCES = ("custom", "nccl")
+PARTS = ("embedding", "linear", "elementwise", "attention", "all_reduce", "layer", "lm_head", "host")
+"""What a forward's time is made of. `layer` stands for the four before it in profiles that time layers whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostOverhead:
+    """What the host adds to the kernels' time.
+
+    `per_forward_ms` is always added (sampling, scheduling, graph launch). `per_layer_ms` is the time to launch
+    one layer's kernels eagerly: kernels run asynchronously, so a layer takes max(kernels, launch); 0 with CUDA
+    graphs. Raises InputError when one is negative or not finite.
+    """
+
+    per_forward_ms: float = 0.0
+    per_layer_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("per_forward_ms", "per_layer_ms"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"host overhead: {name} must be a finite time of at least 0, got {value!r}")
+
+
+class NetworkCost:
+    """Prices forwards of one network on one device at one tensor parallelism.
+
+    `all_reduce` picks the measured implementation (`custom` or `nccl`) where tensor_parallel is above 1: two
+    all-reduces a layer and one after the embedding, whose vocabulary is split too. Raises InputError when the
+    profile lacks what is asked for.
+    """
+
+    def __init__(
+        self,
+        profile: LatencyProfile,
+        *,
+        tensor_parallel: int,
+        all_reduce: str = "custom",
+        host: HostOverhead | None = None,
+        allow_extrapolation: bool = False,
+    ) -> None:
+        if tensor_parallel not in profile.tensor_parallels:
+            offered = ", ".join(map(str, profile.tensor_parallels))
+            raise InputError(
+                f"latency profile {profile.name} has no tensor_parallel {tensor_parallel}; it has {offered}"
+            )
+        if all_reduce not in ALL_REDUCES:
+            raise InputError(f"all_reduce must be one of {', '.join(ALL_REDUCES)}, got {all_reduce!r}")
+        self.profile = profile
+        self.tensor_parallel = tensor_parallel
+        self.host = host if host is not None else HostOverhead()
+        self._n_layers = profile.network.n_layers
+        label = f"latency profile {profile.name}, tensor_parallel {tensor_parallel}"
+        self._ops: dict[str, OpInterpolator] = {
+            table.op: OpInterpolator(table, label, allow_extrapolation)
+            for table in profile.tables
+            if table.tensor_parallel == tensor_parallel
+        }
+        self._whole_layer = "layer" in self._ops
+        self._all_reduce: OpInterpolator | None = None
+        if tensor_parallel > 1 and not self._whole_layer:
+            self._all_reduce = self._ops.get(f"all_reduce_{all_reduce}")
+            if self._all_reduce is None:
+                raise InputError(f"{label} has no op all_reduce_{all_reduce}; choose another all_reduce")
+
+    def forward_ms(
+        self, *, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Milliseconds of one device forward; the shape is that of `context`.
+
+        `batch` sequences with `tokens` query tokens in all (they may differ in length: attention is asked at
+        their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
+        is 0 and the LM head after them over `logits` rows in all if there are any. `context` is the mean
+        number of tokens, cached and new, that a query token's sequence attends to: a scalar or an array.
+        """
+        parts = self.parts_ms(
+            first_layer=first_layer,
+            last_layer=last_layer,
+            batch=batch,
+            tokens=tokens,
+            logits=logits,
+            context=context,
+        )
+        return np.asarray(sum(parts.values()), dtype=np.float64)
+
+    def parts_ms(
+        self, *, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: ArrayLike
+    ) -> dict[str, NDArray[np.float64]]:
+        """`forward_ms` split into `PARTS`, each of the shape of `context`; their sum in order is that number."""
+        if not 0 <= first_layer <= last_layer <= self._n_layers:
+            raise InputError(
+                f"network {self.profile.network.name}: layers ({first_layer}, {last_layer}] are not within "
+                f"(0, {self._n_layers}]"
+            )
+        if batch < 1 or tokens < batch or not 0 <= logits <= tokens:
+            raise InputError(
+                f"a forward needs batch >= 1, tokens >= batch and logits from 0 to tokens; "
+                f"got batch {batch}, tokens {tokens}, logits {logits}"
+            )
+        contexts = np.asarray(context, dtype=np.float64)
+        parts = {part: np.zeros(contexts.shape) for part in PARTS}
+        n_layers = last_layer - first_layer
+        if first_layer == 0:
+            parts["embedding"] += self._ops["embedding"].at_tokens(tokens)
+            if self._all_reduce is not None:
+                parts["all_reduce"] += self._all_reduce.at_tokens(tokens)
+        if n_layers:
+            layer = self._layer_ms(batch, tokens, contexts)
+            for part, ms in layer.items():
+                parts[part] += n_layers * ms
+            kernels = np.asarray(sum(layer.values()))
+            parts["host"] += n_layers * np.maximum(0.0, self.host.per_layer_ms - kernels)
+        if logits:
+            parts["lm_head"] += self._ops["lm_head"].at_tokens(logits)
+        parts["host"] += self.host.per_forward_ms
+        return parts
+
+    def _layer_ms(
+        self, batch: int, tokens: int, contexts: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64] | float]:
+        """One layer's kernels by part."""
+        if self._whole_layer:
+            return {"layer": self._on_grid("layer", batch, tokens, contexts)}
+        parts: dict[str, NDArray[np.float64] | float] = {
+            "linear": self._ops["layer_linear"].at_tokens(tokens),
+            "elementwise": self._ops["layer_elementwise"].at_tokens(tokens),
+            "attention": self._on_grid("attention", batch, tokens, contexts),
+        }
+        if self._all_reduce is not None:
+            parts["all_reduce"] = 2 * self._all_reduce.at_tokens(tokens)
+        return parts
+
+    def _on_grid(self, op: str, batch: int, tokens: int, contexts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`op` at the mean query tokens of a sequence, from its prefill table where it ends."""
+        query_tokens = tokens / batch
+        prefill = self._ops.get(f"{op}_prefill")
+        if prefill is not None and query_tokens > self._ops[op].table.query_tokens[-1]:
+            return prefill.at(batch, query_tokens, contexts)
+        return self._ops[op].at(batch, query_tokens, contexts)
+
+    @property
+    def extrapolated(self) -> tuple[str, ...]:
+        """What has been asked outside the profiled range so far; empty unless extrapolation was allowed."""
+        return tuple(sorted(set().union(*(op.notes for op in self._ops.values()))))

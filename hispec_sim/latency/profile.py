@@ -1,0 +1,215 @@
+"""The latency profile: measured milliseconds of a network's parts on a device, with where they came from.
+
+Data and validation only; `profile_file.py` reads and writes it, `interpolation.py` asks it between the points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hispec_sim.errors import InputError
+from hispec_sim.networks import NetworkSpec
+
+Origin = Literal["measured", "derived"]
+ORIGINS: tuple[str, ...] = ("measured", "derived")
+
+TOKEN_OPS: tuple[str, ...] = (
+    "layer_linear",
+    "layer_elementwise",
+    "all_reduce_custom",
+    "all_reduce_nccl",
+    "lm_head",
+    "embedding",
+)
+"""Ops whose time depends on the token count alone: batch is 1, context empty, the count is in query_tokens."""
+
+GRID_OPS: tuple[str, ...] = ("attention", "attention_prefill", "layer", "layer_prefill")
+"""Ops on a full grid of (batch, query_tokens, context). The `_prefill` ones carry on where the others end."""
+
+OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRow:
+    """One point: `ms` milliseconds for one `op` on each GPU of a tensor-parallel group.
+
+    A measured row may carry the 10th and 90th percentile over `repeats` runs; `ms` is then their median.
+    Raises InputError when a value is outside what the format allows.
+    """
+
+    op: str
+    tensor_parallel: int
+    batch: int
+    query_tokens: int
+    context: int | None
+    ms: float
+    origin: Origin
+    p10_ms: float | None = None
+    p90_ms: float | None = None
+    repeats: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.op not in OPS:
+            raise InputError(f"column op: unknown op {self.op!r}; known ops are {', '.join(OPS)}")
+        if self.origin not in ORIGINS:
+            raise InputError(f"column origin: {self.origin!r} is not one of {', '.join(ORIGINS)}")
+        for column in ("tensor_parallel", "batch", "query_tokens", "context", "repeats"):
+            count = getattr(self, column)
+            if count is not None and count < 1:
+                raise InputError(f"column {column}: {count} must be a whole number of at least 1")
+        for column in ("ms", "p10_ms", "p90_ms"):
+            ms = getattr(self, column)
+            if ms is not None and not (math.isfinite(ms) and ms > 0):
+                raise InputError(f"column {column}: {ms} must be a finite time in milliseconds above 0")
+        if (self.op in GRID_OPS) != (self.context is not None):
+            rule = "needs a context of at least 1" if self.op in GRID_OPS else "takes no context: leave it empty"
+            raise InputError(f"column context: op {self.op} {rule}")
+        if self.op in TOKEN_OPS and self.batch != 1:
+            raise InputError(
+                f"column batch: {self.batch} must be 1 for op {self.op}; its token count goes in query_tokens"
+            )
+        if (self.p10_ms is None) != (self.p90_ms is None):
+            raise InputError("columns p10_ms and p90_ms: give both or leave both empty")
+        if self.p10_ms is not None and self.p90_ms is not None and not self.p10_ms <= self.ms <= self.p90_ms:
+            raise InputError(
+                f"columns p10_ms, ms, p90_ms: must not decrease, got {self.p10_ms}, {self.ms}, {self.p90_ms}"
+            )
+
+    @property
+    def point(self) -> tuple[str, int, int, int, int]:
+        """What identifies the row and sorts the file: op, tensor_parallel, batch, query_tokens, context."""
+        return (self.op, self.tensor_parallel, self.batch, self.query_tokens, self.context or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How the numbers of a profile came about. `command`, run as written, makes the file again."""
+
+    dtype: str
+    software: Mapping[str, str]
+    date: str
+    command: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpTable:
+    """One op at one tensor parallelism as a full grid.
+
+    `batch`, `query_tokens`, `context`: the axes, float64, increasing; a token op has one batch (1) and one
+    context (1, a placeholder). `ms` and `measured` have shape (batch, query_tokens, context).
+    """
+
+    op: str
+    tensor_parallel: int
+    batch: NDArray[np.float64]
+    query_tokens: NDArray[np.float64]
+    context: NDArray[np.float64]
+    ms: NDArray[np.float64]
+    measured: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyProfile:
+    """All rows for one network on one device. Raises InputError when they do not make a usable profile.
+
+    Every tensor parallelism needs `lm_head`, `embedding` and either `layer` (a whole layer) or all of
+    `layer_linear`, `layer_elementwise` and `attention`; above 1 and without `layer`, an all-reduce too.
+    """
+
+    device: str
+    network: NetworkSpec
+    provenance: Provenance
+    rows: tuple[ProfileRow, ...]
+    _tables: dict[tuple[str, int], OpTable] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise InputError("the profile has no rows; it needs at least lm_head, embedding and a layer")
+        by_table: dict[tuple[str, int], list[ProfileRow]] = {}
+        for row in self.rows:
+            by_table.setdefault((row.op, row.tensor_parallel), []).append(row)
+        for tensor_parallel in {row.tensor_parallel for row in self.rows}:
+            _check_required(tensor_parallel, {op for op, tp in by_table if tp == tensor_parallel})
+        object.__setattr__(self, "_tables", {key: _grid(rows) for key, rows in by_table.items()})
+
+    @property
+    def name(self) -> str:
+        """`device/network`, for messages and figures."""
+        return f"{self.device}/{self.network.name}"
+
+    @property
+    def tensor_parallels(self) -> tuple[int, ...]:
+        """The tensor parallelisms on offer, increasing."""
+        return tuple(sorted({tensor_parallel for _, tensor_parallel in self._tables}))
+
+    @property
+    def tables(self) -> tuple[OpTable, ...]:
+        """Every table, ordered by op and tensor parallelism."""
+        return tuple(self._tables[key] for key in sorted(self._tables))
+
+    def table(self, op: str, tensor_parallel: int) -> OpTable | None:
+        """The grid of one op, or None where the profile does not have it."""
+        return self._tables.get((op, tensor_parallel))
+
+    def relative_quantiles(self) -> tuple[float, float] | None:
+        """(p10/median, p90/median), each the median over all measured rows that carry quantiles; else None."""
+        spread = [
+            (row.p10_ms / row.ms, row.p90_ms / row.ms)
+            for row in self.rows
+            if row.origin == "measured" and row.p10_ms is not None and row.p90_ms is not None
+        ]
+        if not spread:
+            return None
+        low, high = np.median(np.array(spread), axis=0)
+        return float(low), float(high)
+
+
+def _check_required(tensor_parallel: int, ops: set[str]) -> None:
+    required = {"lm_head", "embedding"}
+    if "layer" not in ops:
+        required |= {"layer_linear", "layer_elementwise", "attention"}
+    missing = sorted(required - ops)
+    if missing:
+        cure = "" if "layer" in ops else " (a single `layer` op may stand for the parts of a layer)"
+        raise InputError(f"tensor_parallel {tensor_parallel}: required op missing: {', '.join(missing)}{cure}")
+    if tensor_parallel > 1 and not ops & {"layer", "all_reduce_custom", "all_reduce_nccl"}:
+        raise InputError(
+            f"tensor_parallel {tensor_parallel}: required op missing: all_reduce_custom or all_reduce_nccl"
+        )
+
+
+def _grid(rows: list[ProfileRow]) -> OpTable:
+    """Rows of one op and tensor parallelism as a grid; InputError names a duplicate or a missing point."""
+    op, tensor_parallel = rows[0].op, rows[0].tensor_parallel
+    points = np.array([(row.batch, row.query_tokens, row.context or 1) for row in rows], dtype=np.float64)
+    axes, places = [], []
+    for column in range(3):
+        axis, place = np.unique(points[:, column], return_inverse=True)
+        axes.append(axis)
+        places.append(place)
+    shape = tuple(len(axis) for axis in axes)
+    count = np.zeros(shape, dtype=np.int64)
+    np.add.at(count, tuple(places), 1)
+    if (count != 1).any():
+        at = np.argwhere(count != 1)[0]
+        where = ", ".join(
+            f"{name} {axis[index]:.0f}"
+            for name, axis, index in zip(("batch", "query_tokens", "context"), axes, at, strict=True)
+        )
+        what = "duplicate point" if count[tuple(at)] > 1 else "incomplete grid: no row"
+        raise InputError(
+            f"op {op}, tensor_parallel {tensor_parallel}: {what} at {where}; "
+            "each combination of the axis values that occur must be there exactly once"
+        )
+    ms = np.empty(shape)
+    ms[tuple(places)] = [row.ms for row in rows]
+    measured = np.zeros(shape, dtype=np.bool_)
+    measured[tuple(places)] = [row.origin == "measured" for row in rows]
+    return OpTable(op, tensor_parallel, axes[0], axes[1], axes[2], ms, measured)
