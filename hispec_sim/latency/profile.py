@@ -114,6 +114,11 @@ class OpTable:
     ms: NDArray[np.float64]
     measured: NDArray[np.bool_]
 
+    @property
+    def is_token_op(self) -> bool:
+        """Whether only the token count matters."""
+        return self.op in TOKEN_OPS
+
 
 @dataclass(frozen=True, slots=True)
 class LatencyProfile:

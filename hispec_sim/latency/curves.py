@@ -1,0 +1,98 @@
+"""Slices of a latency profile for looking at: points, the interpolation between them and the bare roofline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hispec_sim.latency.devices import known_devices
+from hispec_sim.latency.interpolation import OpInterpolator
+from hispec_sim.latency.profile import OPS, TOKEN_OPS, LatencyProfile, OpTable
+from hispec_sim.latency.roofline import roofline_profile
+
+_PER_OP = 4  # curves that can still be told apart
+_LINE_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One op along `axis`, its other axes held. `x`, `ms`, `measured`: (n,); `line_*`, `roofline_ms`: (m,)."""
+
+    op: str
+    label: str
+    axis: str
+    held: str
+    x: NDArray[np.float64]
+    ms: NDArray[np.float64]
+    measured: NDArray[np.bool_]
+    line_x: NDArray[np.float64]
+    line_ms: NDArray[np.float64]
+    roofline_ms: NDArray[np.float64] | None
+
+
+def profile_slices(profile: LatencyProfile) -> tuple[Slice, ...]:
+    """Token ops over tokens, a curve for each tensor parallelism; the others over context, one for some batches."""
+    device = known_devices().get(profile.device)
+    bare = None
+    if device is not None and profile.provenance.dtype == "bfloat16":
+        bare = roofline_profile(profile.network, device.ideal(), profile.tensor_parallels)
+    slices: list[Slice] = []
+    for op in OPS:
+        tables = [table for table in profile.tables if table.op == op]
+        if op in TOKEN_OPS:
+            slices += [_over_tokens(table, bare) for table in tables[:_PER_OP]]
+        elif tables:
+            few = np.unique(np.linspace(0, len(tables[0].batch) - 1, _PER_OP).round().astype(int))
+            slices += [_over_context(tables[0], int(place), bare) for place in few]
+    return tuple(slices)
+
+
+def _over_tokens(table: OpTable, bare: LatencyProfile | None) -> Slice:
+    line_x = _between(table.query_tokens)
+    asked = OpInterpolator(table, "figure")
+    roofline = _roofline(table, bare)
+    return Slice(
+        op=table.op,
+        label=f"tensor parallel {table.tensor_parallel}",
+        axis="tokens",
+        held="",
+        x=table.query_tokens,
+        ms=table.ms[0, :, 0],
+        measured=table.measured[0, :, 0],
+        line_x=line_x,
+        line_ms=np.array([asked.at_tokens(x) for x in line_x]),
+        roofline_ms=None if roofline is None else np.array([roofline.at_tokens(x) for x in line_x]),
+    )
+
+
+def _over_context(table: OpTable, place: int, bare: LatencyProfile | None) -> Slice:
+    # Decode is one query token; of a prefill the middle of the range shows more than its short end.
+    span = len(table.query_tokens) // 2 if table.op.endswith("_prefill") else 0
+    batch, query_tokens = float(table.batch[place]), float(table.query_tokens[span])
+    line_x = _between(table.context)
+    roofline = _roofline(table, bare)
+    return Slice(
+        op=table.op,
+        label=f"batch {batch:.0f}",
+        axis="context",
+        held=f"tensor parallel {table.tensor_parallel}, query tokens {query_tokens:.0f}",
+        x=table.context,
+        ms=table.ms[place, span],
+        measured=table.measured[place, span],
+        line_x=line_x,
+        line_ms=OpInterpolator(table, "figure").at(batch, query_tokens, line_x),
+        roofline_ms=None if roofline is None else roofline.at(batch, query_tokens, line_x),
+    )
+
+
+def _between(axis: NDArray[np.float64]) -> NDArray[np.float64]:
+    # The points themselves too, so that the line shows both sides of a kernel switch.
+    return np.union1d(np.geomspace(axis[0], axis[-1], _LINE_POINTS), axis)
+
+
+def _roofline(table: OpTable, bare: LatencyProfile | None) -> OpInterpolator | None:
+    """None where there is no roofline of that op, such as for a whole layer."""
+    found = bare.table(table.op, table.tensor_parallel) if bare is not None else None
+    return None if found is None else OpInterpolator(found, "roofline", allow_extrapolation=True)
