@@ -7,7 +7,7 @@ sampler's, milliseconds are the pricer's: the engine only brings them together a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -52,7 +52,10 @@ class RunLog:
 
 
 class Engine:
-    """Decodes requests with one cascade on one device, `concurrency` at a time (a closed loop)."""
+    """Decodes requests with one cascade on one device, `concurrency` at a time (a closed loop).
+
+    `jitter` gives, per network, endless factors by which forwards differ from their median time.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class Engine:
         pricer: Pricer,
         *,
         new_sampler: Callable[[int], Sampler],
-        jitter: Iterator[float] | None = None,
+        jitter: Mapping[str, Iterator[float]] | None = None,
         grouping: Grouping = Grouping.WAIT_TO_GROUP,
     ) -> None:
         self._graph = graph
@@ -101,7 +104,7 @@ class Engine:
         while batch := next_batch():
             duration_ms = price_ms(batch)
             if jitter is not None:
-                duration_ms *= next(jitter)
+                duration_ms *= next(jitter[batch[0].node.forward.network])
             log_duration(duration_ms)
             log_size(len(batch))
             yield timeout(duration_ms)

@@ -43,9 +43,11 @@ class Pricer:
     batch is priced by its mean context and mean query tokens.
     """
 
-    def __init__(self, costs: Mapping[str, ForwardCost], max_context: int) -> None:
+    def __init__(self, costs: Mapping[str, ForwardCost], contexts: range) -> None:
+        """`contexts` spans the numbers of tokens that the requests can attend to."""
         self._costs = costs
-        self._contexts = np.arange(1, max_context + 1)
+        self._contexts = np.asarray(contexts)
+        self._shortest = contexts.start
         self._tables: dict[Any, list[float]] = {}
 
     def price_ms(self, batch: Sequence[Asking]) -> float:
@@ -56,7 +58,7 @@ class Pricer:
             table = self._tables.get(node)
             if table is None:
                 table = self._tables[node] = self._table(node.forward, 1, node.forward.tokens, node.forward.logits)
-            return table[request.context + node.reach - 1]
+            return table[request.context + node.reach - self._shortest]
         forward = batch[0].node.forward
         tokens = logits = context = 0
         for request in batch:
@@ -68,10 +70,10 @@ class Pricer:
         table = self._tables.get(key)
         if table is None:
             table = self._tables[key] = self._table(forward, len(batch), tokens, logits)
-        return table[context // len(batch) - 1]
+        return table[context // len(batch) - self._shortest]
 
     def _table(self, forward: Forward, batch: int, tokens: int, logits: int) -> list[float]:
-        """Milliseconds by context; entry c - 1 belongs to a context of c tokens."""
+        """Milliseconds by context, from the shortest on."""
         duration_ms: list[float] = (
             self._costs[forward.network]
             .forward_ms(

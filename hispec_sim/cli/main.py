@@ -1,0 +1,41 @@
+"""The `hispec` command: one file per subcommand, and one place where errors become a paragraph and a status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+import hispec_sim
+from hispec_sim.cli.profile import profile_app
+from hispec_sim.cli.run import run_command
+from hispec_sim.cli.schema import schema_command
+from hispec_sim.errors import InputError
+
+app = typer.Typer(
+    name="hispec",
+    help="Does hierarchical speculative decoding pay for your model, GPU and workload?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run_command)
+app.command("schema")(schema_command)
+app.add_typer(profile_app, name="profile")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(hispec_sim.__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit. Wrong input is one paragraph on stderr and status 2."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="hispec")
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

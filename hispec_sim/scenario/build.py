@@ -1,0 +1,230 @@
+"""From a checked scenario to what the engine runs on: costs, cascades, acceptance. Errors point into the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from hispec_sim.acceptance.models import AcceptanceModel, Correlated, Independent, LevelAgreement, PerPosition
+from hispec_sim.acceptance.replay import ReplaySource
+from hispec_sim.acceptance.sampler import FateTable, ModelSampler, Sampler
+from hispec_sim.acceptance.trace import AgreementTrace, load_trace
+from hispec_sim.cascade import Cascade, Level
+from hispec_sim.errors import InputError
+from hispec_sim.latency.cost import HostOverhead, NetworkCost
+from hispec_sim.latency.devices import known_devices
+from hispec_sim.latency.profile import LatencyProfile
+from hispec_sim.latency.profile_file import read_profile
+from hispec_sim.latency.roofline import roofline_profile
+from hispec_sim.networks import known_networks
+from hispec_sim.scenario.load import LoadedScenario
+from hispec_sim.scenario.schema import (
+    AgreementSpec,
+    CorrelatedSpec,
+    IndependentSpec,
+    PerPositionSpec,
+    Policy,
+    TraceSpec,
+)
+from hispec_sim.scenario.yaml_source import Key, did_you_mean
+
+Known = TypeVar("Known")
+SamplerFactory = Callable[[int, np.random.Generator], Sampler]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPolicy:
+    """A policy ready to run: its cascade, a sampler per request, and how long requests are."""
+
+    name: str
+    cascade: Cascade
+    new_sampler: SamplerFactory
+    output_tokens: Callable[[int], int]
+    model: AcceptanceModel | None
+
+
+def build_costs(loaded: LoadedScenario) -> dict[str, NetworkCost]:
+    """The price list of every network. Raises InputError."""
+    device = loaded.scenario.device
+    host = HostOverhead(device.host.per_forward_ms, device.host.per_layer_ms)
+    costs = {}
+    for name, profile in load_profiles(loaded).items():
+        key: Key = ("networks", name)
+        try:
+            costs[name] = NetworkCost(
+                profile,
+                tensor_parallel=loaded.scenario.networks[name].tensor_parallel,
+                all_reduce=device.all_reduce,
+                host=host,
+                allow_extrapolation=device.allow_extrapolation,
+            )
+        except InputError as error:
+            raise loaded.fail(key, str(error)) from None
+    return costs
+
+
+def load_profiles(loaded: LoadedScenario) -> dict[str, LatencyProfile]:
+    """The latency profile of every network, read or computed."""
+    profiles = {}
+    for name, network in loaded.scenario.networks.items():
+        key: Key = ("networks", name)
+        try:
+            if network.profile is not None:
+                profiles[name] = _profile(loaded.folder / network.profile)
+            else:
+                assert network.roofline is not None
+                spec = _known(known_networks(), network.roofline.network, "network")
+                device = _known(known_devices(), network.roofline.device, "device")
+                profiles[name] = roofline_profile(spec, device)
+        except InputError as error:
+            raise loaded.fail(key, str(error)) from None
+    return profiles
+
+
+def build_policies(loaded: LoadedScenario, n_layers: dict[str, int]) -> list[BuiltPolicy]:
+    """All policies, each checked against the networks' depths. Raises InputError."""
+    policies = [
+        _build_policy(loaded, policy, ("policies", index), n_layers)
+        for index, policy in enumerate(loaded.scenario.policies)
+    ]
+    targets = {policy.cascade.levels[-1].network for policy in policies}
+    if len(targets) > 1:
+        raise loaded.fail(
+            ("policies",), f"all policies must have one target; these end in {', '.join(sorted(targets))}"
+        )
+    autoregressive = [policy.name for policy in policies if policy.cascade.target == 0]
+    if len(autoregressive) != 1:
+        raise loaded.fail(
+            ("policies",),
+            "exactly one policy must be autoregressive (a single level, the target): speedups are measured against it; "
+            f"found {len(autoregressive)}",
+        )
+    return policies
+
+
+def _build_policy(loaded: LoadedScenario, policy: Policy, key: Key, n_layers: dict[str, int]) -> BuiltPolicy:
+    levels = []
+    for k, spec in enumerate(policy.levels):
+        place: Key = (*key, "levels", k)
+        if spec.network not in n_layers:
+            hint = did_you_mean(spec.network, n_layers)
+            raise loaded.fail((*place, "network"), f"{spec.network!r} is not among `networks`{hint}")
+        depth = n_layers[spec.network]
+        exit_layer = spec.exit_layer if spec.exit_layer is not None else depth
+        if exit_layer > depth:
+            raise loaded.fail(
+                (*place, "exit_layer"), f"{spec.network} has {depth} layers, so {exit_layer} is beyond it"
+            )
+        levels.append(Level(spec.network, exit_layer, _verify_period(loaded, policy, k, place)))
+    last = levels[-1]
+    if last.exit_layer != n_layers[last.network]:
+        raise loaded.fail(
+            (*key, "levels", len(levels) - 1),
+            f"the last level is the target and runs all {n_layers[last.network]} layers of {last.network}, "
+            f"not {last.exit_layer}; leave its exit_layer out",
+        )
+    try:
+        cascade = Cascade(tuple(levels), policy.bonus_rule)
+    except InputError as error:
+        raise loaded.fail((*key, "levels"), str(error)) from None
+    return _with_acceptance(loaded, policy, key, cascade)
+
+
+def _verify_period(loaded: LoadedScenario, policy: Policy, k: int, place: Key) -> int:
+    """The period of level k: the draft length for level 1, its own verify_period above."""
+    spec, last = policy.levels[k], len(policy.levels) - 1
+    if spec.draft_length is not None and (k > 0 or last == 0):
+        raise loaded.fail((*place, "draft_length"), "only level 0 of a cascade drafts; give `verify_period` here")
+    if k == 0 and last > 0 and spec.draft_length is None:
+        raise loaded.fail(place, "level 0 needs `draft_length`, the tokens it drafts before level 1 verifies (Nd)")
+    if spec.verify_period is not None and k < 2:
+        what = "drafts" if k == 0 else "verifies after every draft of `draft_length` tokens"
+        raise loaded.fail((*place, "verify_period"), f"level {k} {what}; verify_period belongs to level 2 and above")
+    if k == 0:
+        return 0
+    if k == 1:
+        assert policy.levels[0].draft_length is not None
+        return policy.levels[0].draft_length
+    if spec.verify_period is None:
+        raise loaded.fail(place, f"level {k} needs `verify_period`, the tokens that level {k - 1} gathers for it (Ni)")
+    return spec.verify_period
+
+
+def _with_acceptance(loaded: LoadedScenario, policy: Policy, key: Key, cascade: Cascade) -> BuiltPolicy:
+    spec, place = policy.acceptance, (*key, "acceptance")
+    length = loaded.scenario.workload.output_tokens
+    if spec is None:
+        if cascade.target > 0:
+            raise loaded.fail(key, f"policy {policy.name!r} has {cascade.target + 1} levels and needs `acceptance`")
+        spec = IndependentSpec.model_construct(model="independent", accept=[], clustering=0.0)
+    elif cascade.target == 0:
+        raise loaded.fail(place, "an autoregressive policy accepts nothing; remove `acceptance`")
+    if isinstance(spec, TraceSpec):
+        try:
+            replay = ReplaySource(_trace(loaded.folder / spec.trace), cascade)
+        except InputError as error:
+            raise loaded.fail((*place, "trace"), str(error)) from None
+        return BuiltPolicy(
+            policy.name, cascade, replay.sampler, lambda index: min(length, replay.output_tokens(index)), None
+        )
+    model = _model(loaded, spec, cascade, place)
+    table = FateTable(model)
+    return BuiltPolicy(policy.name, cascade, lambda _, rng: ModelSampler(table, rng), lambda _: length, model)
+
+
+def _model(
+    loaded: LoadedScenario, spec: IndependentSpec | PerPositionSpec | CorrelatedSpec, cascade: Cascade, place: Key
+) -> AcceptanceModel:
+    given = spec.levels if isinstance(spec, CorrelatedSpec) else spec.accept
+    if len(given) != cascade.target:
+        raise loaded.fail(
+            (*place, "levels" if isinstance(spec, CorrelatedSpec) else "accept"),
+            f"give one entry per verifying level: {cascade.target}, not {len(given)}",
+        )
+    if isinstance(spec, IndependentSpec):
+        return Independent(tuple(spec.accept), spec.clustering)
+    if isinstance(spec, PerPositionSpec):
+        return PerPosition(tuple(map(tuple, spec.accept)), spec.clustering)
+    return Correlated(
+        tuple(
+            _agreement(loaded, level, k, k == cascade.target, (*place, "levels", k - 1))
+            for k, level in enumerate(spec.levels, start=1)
+        ),
+        spec.clustering,
+    )
+
+
+def _agreement(loaded: LoadedScenario, spec: AgreementSpec, k: int, is_target: bool, place: Key) -> LevelAgreement:
+    conditional = (spec.accept_if_agreed, spec.accept_if_differed)
+    if k == 1:
+        if spec.accept is None or conditional != (None, None):
+            raise loaded.fail(place, "level 1 verifies drafted tokens: give `accept` and no accept_if_...")
+        agreed = differed = spec.accept
+    else:
+        if spec.accept is not None or spec.accept_if_agreed is None or spec.accept_if_differed is None:
+            raise loaded.fail(place, f"level {k} needs `accept_if_agreed` and `accept_if_differed`, and no `accept`")
+        agreed, differed = spec.accept_if_agreed, spec.accept_if_differed
+    if spec.off_path is None and not is_target:
+        raise loaded.fail(place, f"level {k} needs `off_path`, its acceptance behind a token that will be rejected")
+    return LevelAgreement(agreed, differed, 1.0 if spec.off_path is None else spec.off_path)
+
+
+def _known(table: dict[str, Known], name: str, what: str) -> Known:
+    if name not in table:
+        raise InputError(f"there is no known {what} {name!r}{did_you_mean(name, table)}")
+    return table[name]
+
+
+@cache
+def _profile(path: Path) -> LatencyProfile:
+    return read_profile(path)
+
+
+@cache
+def _trace(path: Path) -> AgreementTrace:
+    return load_trace(path)
