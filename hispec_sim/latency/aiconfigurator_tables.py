@@ -8,11 +8,11 @@ package's engine interpolates between rows or uses a formula.
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
 from typing import Any
 
 from hispec_sim.errors import InputError
 
-PACKAGE_VERSION = "0.12.0"
 Answer = tuple[float, bool]
 
 _PACKED_HEADS_MAX = 128  # the most query heads that the attention tables hold
@@ -52,7 +52,7 @@ class AiconfiguratorTables:
         """Versions of what the numbers come from."""
         database = self._database
         return {
-            "aiconfigurator-core": PACKAGE_VERSION,
+            "aiconfigurator-core": version("aiconfigurator-core"),
             "tables": f"{database.backend} {database.version}",
             "nccl": str(database.system_spec["misc"]["nccl_version"]),
         }
