@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -188,7 +189,7 @@ def _rows(body: str, n_front: int) -> tuple[ProfileRow, ...]:
             f"allowed, once each: {', '.join(_COLUMNS)}"
         )
     rows = []
-    for cells in reader:
+    for cells in _lines_of(reader, n_front):
         line = n_front + reader.line_num
         if len(cells) != len(columns):
             raise InputError(f"line {line}: {len(cells)} cells where the header has {len(columns)} columns. {_CURE}")
@@ -197,6 +198,13 @@ def _rows(body: str, n_front: int) -> tuple[ProfileRow, ...]:
         except InputError as error:
             raise InputError(f"line {line}, {error}. {_CURE}") from None
     return tuple(rows)
+
+
+def _lines_of(reader: Iterator[list[str]], n_front: int) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"below line {n_front + 1}: not CSV ({error}). {_CURE}") from None
 
 
 def _row(cells: dict[str, str]) -> ProfileRow:
