@@ -95,7 +95,7 @@ def profile_text(profile: LatencyProfile) -> str:
         "sha256": _digest(body.getvalue()),
     }
     front["software"] = dict(profile.provenance.software)
-    header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=10_000)
+    header = yaml.safe_dump(front, sort_keys=False, width=10_000)
     return "".join(f"# {line}\n" for line in header.splitlines()) + body.getvalue()
 
 
