@@ -37,7 +37,9 @@ def import_aiconfigurator(
     out: Annotated[Path | None, typer.Option(help="The CSV to write, with --network.")] = None,
     all_networks: Annotated[bool, typer.Option("--all", help="Every known network, with --out-dir.")] = False,
     out_dir: Annotated[Path | None, typer.Option(help="Where --all writes NETWORK.csv.")] = None,
-    backend: Annotated[str, typer.Option(help="Tables of which framework: sglang, vllm, trtllm.")] = "sglang",
+    backend: Annotated[
+        str, typer.Option(help="Tables of which framework: sglang, vllm, trtllm (its verification is doubtful).")
+    ] = "sglang",
     date: Annotated[str | None, typer.Option(help="Date to record (YYYY-MM-DD); default: today.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
