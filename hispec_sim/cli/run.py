@@ -19,6 +19,9 @@ from hispec_sim.scenario.load import load_scenario
 from hispec_sim.study.run import Tick
 from hispec_sim.study.study import Study
 
+PIPED_WIDTH = 130
+"""Columns of the tables where no terminal says how many there are."""
+
 
 def run_command(
     scenario: Annotated[
@@ -54,7 +57,9 @@ def run_command(
     levels = {policy.name: policy.levels for policy in results.summary.policies}
     timeline = chrome_trace(results.tables["steps"], levels)
     files = write_results(folder, results.summary, results.tables, timeline, force=force)
-    console = Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH)
     console.print(summary_view(results.summary))
     console.print(f"written to {folder}: {', '.join(file.name for file in files)}", soft_wrap=True, highlight=False)
 

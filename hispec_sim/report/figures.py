@@ -111,7 +111,7 @@ def wall_figure(summary: Summary, wall: pd.DataFrame) -> Figure:
 
 
 def sensitivity_figure(summary: Summary) -> Figure:
-    """How far each assumed number moves the fastest speculative policy's speedup."""
+    """How far each assumed number moves each speculative policy's speedup."""
     speculative = [policy for policy in summary.policies if len(policy.levels) > 1]
     names = list(dict.fromkeys(point.parameter for point in summary.sensitivity))
     figure, all_axes = _panels(len(speculative), height=1.2 + 0.32 * len(names))
@@ -124,7 +124,6 @@ def sensitivity_figure(summary: Summary) -> Figure:
             axes.plot(ends[1], row, "s", color=COLOURS[1], label="high end" if row == 0 else None)
         axes.axvline(policy.speedup_vs_autoregressive, color="black", linewidth=0.8, linestyle=":")
         axes.set_title(policy.name, loc="left", fontsize=9)
-        axes.margins(x=0.15)
     all_axes[0].set_yticks(range(len(names)), names[::-1])
     figure.supxlabel("speedup over autoregressive decoding at both ends of each assumed range", fontsize=10)
     all_axes[0].legend(frameon=False, fontsize=8, loc="best")
@@ -141,7 +140,7 @@ def _panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(8.0, 2.6 * n + 2), height), layout="constrained")
         first = figure.add_subplot(1, n, 1)
-        return figure, [first, *(figure.add_subplot(1, n, k, sharey=first) for k in range(2, n + 1))]
+        return figure, [first, *(figure.add_subplot(1, n, k, sharex=first, sharey=first) for k in range(2, n + 1))]
 
 
 def _draw(figure: Figure, path: Path) -> Path:

@@ -10,6 +10,9 @@ from rich.text import Text
 
 from hispec_sim.report.summary import Summary
 
+SHOWN_OPS = ("layer", "layer_linear", "attention", "lm_head")
+"""Ops that decoding spends its time in; summary.json has the error of every op."""
+
 
 def summary_view(summary: Summary) -> RenderableType:
     """The comparison, what the assumed numbers change, and where latency came from."""
@@ -51,7 +54,9 @@ def _policies(summary: Summary) -> Table:
 
 def _sensitivity(summary: Summary) -> Table:
     table = Table(title="what the assumed numbers decide", title_justify="left", caption_justify="left")
-    table.caption = "speedup over autoregressive with one parameter at the low, then the high end of its range"
+    table.caption = (
+        "speedup over autoregressive with one parameter at the low, then the high end of its range; ·: untouched"
+    )
     table.add_column("parameter")
     table.add_column("range", justify="right")
     policies = [policy.name for policy in summary.policies if len(policy.levels) > 1]
@@ -59,10 +64,7 @@ def _sensitivity(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     table.add_column("fastest")
     for low, high in zip(summary.sensitivity[::2], summary.sensitivity[1::2], strict=True):
-        ends = [
-            f"{low.speedup_vs_autoregressive[name]:.2f} .. {high.speedup_vs_autoregressive[name]:.2f}"
-            for name in policies
-        ]
+        ends = [_ends(low.speedup_vs_autoregressive[name], high.speedup_vs_autoregressive[name]) for name in policies]
         fastest = low.best_policy if low.best_policy == high.best_policy else f"{low.best_policy} .. {high.best_policy}"
         table.add_row(low.parameter, f"{low.value:g} .. {high.value:g}", *ends, fastest)
     return table
@@ -74,11 +76,19 @@ def _latency(summary: Summary) -> Table:
     for heading in ("network", "TP", "source", "date", "interpolation error"):
         table.add_column(heading)
     for network in summary.networks:
-        errors = ", ".join(f"{error.op} {error.median:.1%} / {error.p95:.1%}" for error in network.interpolation_error)
+        errors = ", ".join(
+            f"{error.op} {error.median:.1%} / {error.p95:.1%}"
+            for error in network.interpolation_error
+            if error.op in SHOWN_OPS
+        )
         table.add_row(
             network.name, str(network.tensor_parallel), network.profile, str(network.provenance.get("date", "")), errors
         )
     return table
+
+
+def _ends(low: float, high: float) -> str:
+    return "·" if low == high else f"{low:.2f} .. {high:.2f}"
 
 
 def _per_level(values: Mapping[str, float], form: str) -> str:

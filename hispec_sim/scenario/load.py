@@ -76,7 +76,8 @@ def _resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScena
 
 def _explain(source: Source, error: ValidationError, model: type[BaseModel], prefix: Key) -> InputError:
     """One paragraph for the first thing that is wrong, and how many more there are."""
-    details = error.errors()
+    # A misspelt key is reported before the key that it leaves missing.
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     more = f" ({len(details) - 1} more after this one)" if len(details) > 1 else ""
     detail = details[0]
     key = (*prefix, *_key_in_file(source, prefix, detail["loc"]))

@@ -23,6 +23,9 @@ Key = tuple[str | int, ...]
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 20
 _REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)\Z")
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
+}
 
 
 @dataclass(slots=True)
@@ -73,7 +76,9 @@ def read_source(path: Path) -> Source:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except RecursionError:
+        raise InputError(f"{path}: nested deeper than {_MAX_DEPTH} levels") from None
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if root is None:
         raise InputError(f"{path} is empty; see scenarios/quick.yaml for a small scenario")
@@ -89,6 +94,8 @@ def _construct(source: Source, node: yaml.Node, key: Key) -> Any:
     source.lines[key] = node.start_mark.line + 1
     if len(key) > _MAX_DEPTH:
         raise source.fail(key, f"nested deeper than {_MAX_DEPTH} levels")
+    if node.tag not in _PLAIN_TAGS:
+        raise source.fail(key, f"the tag {node.tag.rsplit(':', 1)[-1]} is not a plain value; write the value itself")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -106,7 +113,7 @@ def _construct(source: Source, node: yaml.Node, key: Key) -> Any:
     try:
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError):
-        raise source.fail(key, f"{node.value!r} with tag {node.tag} is not a plain value") from None
+        raise source.fail(key, f"{describe(node.value)} is not a plain value; put it in quotes if it is text") from None
 
 
 def apply_overrides(source: Source, assignments: Iterable[str]) -> None:

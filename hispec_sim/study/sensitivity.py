@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from hispec_sim.scenario.build import build_costs, build_policies
 from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.study.run import PolicyRuns, Tick, run_policy
@@ -47,10 +45,7 @@ def n_runs(loaded: LoadedScenario) -> int:
 def vary(loaded: LoadedScenario, runs: Sequence[PolicyRuns], tick: Tick = lambda: None) -> Iterator[Variation]:
     """Both ends of every range, low end first, all else as in `runs` and with the same random streams."""
     repetitions = min(REPETITIONS, loaded.scenario.repetitions)
-    base = {
-        run.policy.name: float(np.median([metrics.tokens_per_s for metrics in run.metrics[:repetitions]]))
-        for run in runs
-    }
+    base = {run.policy.name: run.median("tokens_per_s") for run in runs}
     for name, ends in varied_parameters(loaded).items():
         touched = _touched(loaded, name) & set(base)
         for value in ends:

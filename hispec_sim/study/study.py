@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from hispec_sim.errors import InputError
 from hispec_sim.report.summary import Summary
 from hispec_sim.scenario.build import build_costs, build_policies
 from hispec_sim.scenario.load import LoadedScenario
@@ -47,6 +48,8 @@ class Study:
                 runs.append(run_policy(scenario, policy, self._costs, scenario.repetitions, tick))
             for variation in vary(self._loaded, runs, tick):
                 variations.append(variation)
+        except InputError as error:  # asked for latency that the profiles do not hold
+            raise self._loaded.fail(("workload",), str(error)) from None
         except KeyboardInterrupt:
             if not runs:
                 raise
