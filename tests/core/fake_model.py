@@ -102,6 +102,8 @@ class Decoder:
         assert all(first < last for first, last in spans)
         assert all(forward.network == level.network for forward in step.forwards)
         assert all(forward.logits == 0 for forward in step.forwards[:-1])
+        starts = [forward.position for forward in step.forwards]
+        assert starts == sorted(set(starts), reverse=True), "two forwards where one longer span would do"
         last = step.forwards[-1]
         used = 1 if step.level == 0 else step.run + step.bonus
         assert last.logits == used <= last.tokens, "logits that nobody uses, or too few"
