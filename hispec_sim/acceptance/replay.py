@@ -8,6 +8,8 @@ that was measured off the path.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from hispec_sim.acceptance.sampler import Uniforms
@@ -23,7 +25,7 @@ class ReplaySource:
     def __init__(self, trace: AgreementTrace, cascade: Cascade) -> None:
         self.trace = trace
         self.columns = trace.columns(cascade)
-        pairs = [trace.off_path[below, level] for below, level in zip(self.columns, self.columns[1:], strict=False)]
+        pairs = [trace.off_path[below, level] for below, level in pairwise(self.columns)]
         # The target never judges a token behind one that it rejects.
         self.off_path = [1.0, *(float(p) for p in pairs[:-1]), 1.0]
         for k, agreement in enumerate(self.off_path):

@@ -1,0 +1,162 @@
+"""Replaying an agreement trace: the same outcomes, and so the same forwards, as decoding the recorded text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hispec_sim.acceptance.replay import ReplaySource
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, label_predictions, load_trace
+from hispec_sim.cascade import Bonus, Cascade, Level, Outcome, apply_outcome, next_step, start
+from hispec_sim.step_graph import Kind, Node, StepGraph
+
+EXITS = (Exit("draft", 4), Exit("big", 6), Exit("big", 12), Exit("big", 24))
+
+
+def recorded(rng: np.random.Generator, positions: int, agreement: float) -> NDArray[np.int64]:
+    """Token ids that each exit predicts; exits agree with the target with the given probability."""
+    predictions = rng.integers(0, 4, (positions, len(EXITS)))
+    agrees = rng.random(predictions.shape) < agreement
+    return np.where(agrees, predictions[:, -1:], predictions)
+
+
+def trace_of(predictions: NDArray[np.int64], off_path: float = 1.0) -> AgreementTrace:
+    n = len(EXITS)
+    starts = np.array([0, len(predictions) // 2, len(predictions)])
+    return AgreementTrace(EXITS, label_predictions(predictions), starts, np.full((n, n), off_path), {"command": "test"})
+
+
+def decode(cascade: Cascade, predictions: NDArray[np.int64], columns: list[int]) -> list[tuple[int, int, int]]:
+    """The steps (level, run, matched) of decoding text on which the exits predict `predictions`.
+
+    Behind a token that is not the target's, every level but the target accepts whatever it is shown.
+    """
+    truth = predictions[:, -1]
+    state, text, tentative, steps = start(cascade, len(truth)), 0, [], []
+    while not state.finished:
+        step, k = next_step(cascade, state), state.turn
+        first = state.tentative[k]
+
+        def says(level: int, place: int, text: int = text, tentative: list[int] = tentative) -> int:
+            on_path = all(token == truth[text + i] for i, token in enumerate(tentative[:place]))
+            if on_path:
+                return int(predictions[text + place, columns[level]])
+            return tentative[place] if place < len(tentative) else -1
+
+        matched = 0
+        while matched < step.run and says(k, first + matched) == tentative[first + matched]:
+            matched += 1
+        own = k == 0 or step.bonus or matched < step.run
+        token = says(k, first + matched) if own else None
+        if k > 0:
+            steps.append((k, step.run, matched))
+            del tentative[first + matched :]
+        if token is not None:
+            tentative.append(token)
+        state = apply_outcome(cascade, state, Outcome(matched))
+        if k == cascade.target:
+            assert tentative == list(truth[text : text + len(tentative)]), "committed text is the target's"
+            text += len(tentative)
+            tentative.clear()
+    return steps
+
+
+def replay(cascade: Cascade, source: ReplaySource, sequence: int) -> list[tuple[int, int, int]]:
+    """The same steps, as the simulator sees them."""
+    graph, sampler = StepGraph(cascade), source.sampler(sequence, np.random.default_rng(0))
+    room = source.output_tokens(sequence)
+    node: Node | None = graph.start(room)
+    steps = []
+    while node is not None:
+        matched = 0
+        if node.kind is Kind.VERIFY:
+            matched = sampler.verify(node)
+            steps.append((node.level, node.run, matched))
+        elif node.kind is Kind.DRAFT:
+            sampler.draft(node)
+        move = graph.follow(node, matched)
+        node = move.target
+        if move.committed and node is not None:
+            room -= move.committed
+            node = graph.with_room(node, room)
+    return steps
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    agreement=st.sampled_from([0.0, 0.4, 0.8, 1.0]),
+    columns=st.sampled_from([(3,), (0, 3), (1, 3), (1, 2, 3), (0, 2, 3), (0, 1, 2, 3)]),
+    periods=st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(1, 9)),
+    bonus=st.sampled_from(Bonus),
+)
+def test_replay_is_exact_on_the_targets_path(
+    seed: int, agreement: float, columns: tuple[int, ...], periods: tuple[int, int, int], bonus: Bonus
+) -> None:
+    """Every outcome of every level, whatever the cascade."""
+    predictions = recorded(np.random.default_rng(seed), 60, agreement)
+    levels = [Level(*EXITS[column], verify_period=(0, *periods)[k]) for k, column in enumerate(columns)]
+    cascade = Cascade(tuple(levels), bonus)
+    source = ReplaySource(trace_of(predictions), cascade)
+    for sequence, rows in enumerate((predictions[:30], predictions[30:])):
+        assert replay(cascade, source, sequence) == decode(cascade, rows, list(columns))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_labels_keep_exactly_who_agrees_with_whom(seed: int) -> None:
+    """Two exits have one label where they predict one token, and 0 is the target's."""
+    predictions = recorded(np.random.default_rng(seed), 20, 0.3)
+    labels = label_predictions(predictions)
+    same_token = predictions[:, :, None] == predictions[:, None, :]
+    same_label = labels[:, :, None] == labels[:, None, :]
+    assert (same_token == same_label).all()
+    assert (labels[:, -1] == 0).all()
+
+
+def test_a_trace_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """All parts, and equal traces make equal files."""
+    trace = trace_of(recorded(np.random.default_rng(1), 200, 0.7), off_path=0.6)
+    trace.save(tmp_path / "a.npz")
+    trace.save(tmp_path / "b.npz")
+    again = load_trace(tmp_path / "a.npz")
+    assert again.exits == trace.exits
+    assert again.provenance == {"command": "test"}
+    for name in ("labels", "starts", "off_path"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(trace, name))
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with pytest.raises(ValueError, match="exists"):
+        trace.save(tmp_path / "a.npz")
+
+
+def test_off_the_path_agreement_is_what_was_measured() -> None:
+    """Behind the target's first disagreement, level 1 accepts at the recorded off-path rate."""
+    predictions = np.zeros((4000, 4), np.int64)
+    predictions[:, :3] = 1  # all exits agree with one another, and never with the target
+    cascade = Cascade((Level("draft", 4), Level("big", 6, 4), Level("big", 24, 4)))
+    source = ReplaySource(trace_of(predictions, off_path=0.7), cascade)
+    steps = [
+        matched
+        for sequence in (0, 1)
+        for level, run, matched in replay(cascade, source, sequence)
+        if level == 1 and run == 4
+    ]
+    # The first token of a round is on the path and agreed; each of the next three matches with probability .7.
+    first_round = np.bincount(steps, minlength=5) / len(steps)
+    expected = np.array([0, 0.3, 0.21, 0.147, 0.343])
+    # Later rounds of level 1 start off the path, with four draws instead of three.
+    later = np.array([0.3, 0.21, 0.147, 0.1029, 0.2401])
+    share = first_round[0] / later[0]
+    np.testing.assert_allclose(first_round, share * later + (1 - share) * expected, atol=0.03)
+
+
+def test_agreement_is_the_share_of_equal_predictions() -> None:
+    """The summary statistic that traces are read by."""
+    predictions = recorded(np.random.default_rng(3), 500, 0.5)
+    trace = trace_of(predictions)
+    assert trace.agreement(1, 3) == np.mean(predictions[:, 1] == predictions[:, 3])
+    assert trace.agreement(0, 2) == np.mean(predictions[:, 0] == predictions[:, 2])
