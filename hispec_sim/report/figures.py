@@ -119,14 +119,14 @@ def sensitivity_figure(summary: Summary) -> Figure:
         for row, name in enumerate(names[::-1]):
             low, high = (point for point in summary.sensitivity if point.parameter == name)
             ends = [point.speedup_vs_autoregressive[policy.name] for point in (low, high)]
-            axes.plot(ends, [row, row], color=GREY, linewidth=5, solid_capstyle="butt")
-            axes.plot(ends[0], row, "o", color=COLOURS[0], label="low end" if row == 0 else None)
-            axes.plot(ends[1], row, "s", color=COLOURS[1], label="high end" if row == 0 else None)
+            if ends[0] != ends[1]:
+                axes.plot(ends, [row, row], color=GREY, linewidth=5, solid_capstyle="butt")
+                axes.plot(ends[0], row, "o", color=COLOURS[0])
+                axes.plot(ends[1], row, "s", color=COLOURS[1])
         axes.axvline(policy.speedup_vs_autoregressive, color="black", linewidth=0.8, linestyle=":")
         axes.set_title(policy.name, loc="left", fontsize=9)
     all_axes[0].set_yticks(range(len(names)), names[::-1])
-    figure.supxlabel("speedup over autoregressive decoding at both ends of each assumed range", fontsize=10)
-    all_axes[0].legend(frameon=False, fontsize=8, loc="best")
+    figure.supxlabel("speedup over autoregressive, a parameter at its low (o) and high (square) end", fontsize=10)
     return figure
 
 
