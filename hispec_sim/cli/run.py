@@ -62,6 +62,8 @@ def run_command(
         console = Console(width=PIPED_WIDTH)
     console.print(summary_view(results.summary))
     console.print(f"written to {folder}: {', '.join(file.name for file in files)}", soft_wrap=True, highlight=False)
+    if results.interrupted:
+        raise typer.Exit(130)
 
 
 @contextmanager

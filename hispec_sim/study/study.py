@@ -20,10 +20,11 @@ SCOPE = "decoding only: prefill is not simulated, every request begins with its 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The summary, and the tables by file name."""
+    """The summary, the tables by file name, and whether Ctrl-C cut the study short."""
 
     summary: Summary
     tables: dict[str, pd.DataFrame]
+    interrupted: bool = False
 
 
 class Study:
@@ -43,6 +44,7 @@ class Study:
         runs: list[PolicyRuns] = []
         variations: list[Variation] = []
         notes = [SCOPE]
+        interrupted = False
         try:
             for policy in sorted(self._policies, key=lambda policy: policy.cascade.target > 0):
                 runs.append(run_policy(scenario, policy, self._costs, scenario.repetitions, tick))
@@ -53,6 +55,7 @@ class Study:
         except KeyboardInterrupt:
             if not runs:
                 raise
+            interrupted = True
             variations = variations[: len(variations) // 2 * 2]
             finished = {run.policy.name for run in runs}
             missing = [policy.name for policy in self._policies if policy.name not in finished]
@@ -66,4 +69,5 @@ class Study:
                 "steps": steps_table(runs),
                 "wall": wall_table(self._wall),
             },
+            interrupted=interrupted,
         )

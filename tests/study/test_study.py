@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from hispec_sim.errors import InputError
 from hispec_sim.report.figures import draw_all
 from hispec_sim.report.folder import write_results
 from hispec_sim.report.summary import Summary
@@ -176,6 +177,15 @@ def test_figures_are_drawn(results: Results, tmp_path: Path) -> None:
     assert all(file.stat().st_size > 5000 for file in files)
 
 
+def test_outside_the_measured_range_only_when_asked_and_then_said() -> None:
+    """A batch beyond the profile's grid is refused; `allow_extrapolation` goes on and leaves a note."""
+    wide = ("workload.concurrency=600", "workload.requests=600", "workload.output_tokens=4", "repetitions=1")
+    with pytest.raises(InputError, match=r"at workload: .*outside the profiled range"):
+        study(*wide)
+    summary = study(*wide, "device={allow_extrapolation: true}").summary
+    assert any(note.startswith("extrapolated:") for note in summary.notes)
+
+
 def interrupt_after(n: int) -> Callable[[], None]:
     """A progress tick that presses Ctrl-C at the n-th run."""
     ticks = 0
@@ -194,6 +204,7 @@ def test_an_interrupt_keeps_the_policies_that_finished(tmp_path: Path) -> None:
     loaded = load_scenario(QUICK, SMALL)
     partial = Study(loaded).run(interrupt_after(8))  # three runs each: in the third policy
     assert [entry.name for entry in partial.summary.policies] == ["autoregressive", "1B draft"]
+    assert partial.interrupted
     assert "interrupted: without early exit, hispec" in partial.summary.notes
     files = write_results(tmp_path / "out", partial.summary, partial.tables, {"traceEvents": []}, force=False)
     assert all(file.exists() for file in files)
