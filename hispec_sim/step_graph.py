@@ -8,7 +8,7 @@ room beyond that are one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from hispec_sim.cascade import Cascade, Forward, Outcome, State, Step, apply_outcome, next_step, start
@@ -32,7 +32,7 @@ class Node:
     forward: Forward
     span: Span
     kind: Kind
-    after: list[Move | None]  # by number of matched tokens; None until somebody has gone there
+    after: list[Move | None] = field(repr=False)  # by number of matched tokens; None until somebody has gone there
     level: int
     run: int
     bonus: bool

@@ -161,6 +161,12 @@ def test_correlated_levels_reproduce_the_given_conditionals(bonus: Bonus) -> Non
         found.of(2, "bonus").assert_share(CORRELATED.acceptance_per_token(2))
 
 
+def test_level_1_has_nobody_to_agree_with_but_the_draft() -> None:
+    model = Correlated((LevelAgreement(0.7, 0.1, 0.2), LevelAgreement(0.95, 0.6, 0.4)))
+    fates = fate_probabilities(model, 0, [0] * 3, corrected=False, on_path=True)
+    assert 1 - fates[1] == pytest.approx(model.acceptance_per_token(1)) == 0.7
+
+
 def test_four_correlated_levels_are_a_markov_chain() -> None:
     model = Correlated((LevelAgreement(0.6, 0.6, 0), LevelAgreement(0.9, 0.5, 0), LevelAgreement(0.95, 0.7, 0)))
     found = verdicts(cascade(("T", 1, 0), ("T", 2, 2), ("T", 4, 3), ("T", 8, 5)), model)
@@ -179,7 +185,7 @@ def test_acceptance_per_token_of_correlated_levels_is_the_mean_over_positions() 
 
 @dataclass(frozen=True)
 class CertainOffPath:
-    """Level 1 accepts all on the target's path and nothing off it, or the other way round."""
+    """The level below the target accepts all on the target's path and nothing off it, or the other way round."""
 
     on_path: float
     target: float = 0.7
@@ -187,18 +193,31 @@ class CertainOffPath:
     clustering: float = 0.0
 
     def accept_probability(self, level: int, proposer: int, *, corrected: bool, offset: int, on_path: bool) -> float:
-        if level == 2:
+        if level < self.n_levels - 2:
+            return 0.0  # so that all its tokens are its own
+        if level == self.n_levels - 1:
             return self.target
         return self.on_path if on_path else 1 - self.on_path
 
     def acceptance_per_token(self, level: int) -> float:
-        return self.target if level == 2 else self.on_path
+        return (0.0, self.on_path, self.target)[level - self.n_levels]
 
 
 @pytest.mark.parametrize("bonus", Bonus)
-def test_off_path_acceptance_begins_right_behind_the_doomed_token(bonus: Bonus) -> None:
-    decoded_with = cascade(("D", 2, 0), ("T", 4, 4), ("T", 9, 12), bonus=bonus)
-    log = simulate(decoded_with, CertainOffPath(1.0), [(1, 3000)], seed=3, cost=LayerCost())
+@pytest.mark.parametrize(
+    "levels",
+    [
+        (("D", 2, 0), ("T", 4, 4), ("T", 9, 12)),  # tokens are drafted
+        (("D", 2, 0), ("T", 4, 2), ("T", 6, 4), ("T", 9, 12)),  # or level 1 corrects them all
+    ],
+    ids=["drafted", "corrected"],
+)
+def test_off_path_acceptance_begins_right_behind_the_doomed_token(
+    levels: tuple[tuple[str, int, int], ...], bonus: Bonus
+) -> None:
+    model = CertainOffPath(1.0, n_levels=len(levels))
+    judge = len(levels) - 2
+    log = simulate(cascade(*levels, bonus=bonus), model, [(1, 3000)], seed=3, cost=LayerCost())
     doomed_rounds = 0
     for done in rounds_of(log):
         *before, last = done.moves
@@ -206,7 +225,7 @@ def test_off_path_acceptance_begins_right_behind_the_doomed_token(bonus: Bonus) 
         doomed_rounds += doomed < done.room
         for move in before:
             node = move.source
-            if node.kind is Kind.VERIFY:
+            if node.kind is Kind.VERIFY and node.level == judge:
                 on_path = doomed + 1 - node.verified_from  # tokens of the run up to the doomed one, which is on it
                 assert move.matched == max(0, min(node.run, on_path))
     assert doomed_rounds > 200

@@ -176,7 +176,7 @@ def test_reported_throughput_is_the_closed_form(bonus: Bonus) -> None:
     metrics, expected = measure(log), expected_round(decoded_with, accept, step_ms(decoded_with))
     rounds = rounds_of(log)
     spread = np.std([done.ms - expected.ms_per_token * done.committed for done in rounds]) / expected.tokens
-    tolerance_ms = 3 * spread / sqrt(len(rounds))
+    tolerance_ms = 3 * float(spread) / sqrt(len(rounds))
     assert metrics.tpot_ms == pytest.approx(expected.ms_per_token, abs=tolerance_ms)
     assert metrics.tokens_per_s == pytest.approx(1000 / metrics.tpot_ms)
     assert tolerance_ms < 0.02 * metrics.tpot_ms  # the comparison has teeth
