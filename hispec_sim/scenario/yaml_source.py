@@ -68,16 +68,12 @@ def read_source(path: Path) -> Source:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{path}: *{event.anchor} is an alias; use $name from `parameters` instead")
+        _check_events(path, text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not valid YAML: {error.problem or error.context}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested deeper than {_MAX_DEPTH} levels") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if root is None:
@@ -90,10 +86,19 @@ def read_source(path: Path) -> Source:
     return source
 
 
+def _check_events(path: Path, text: str) -> None:
+    """Refuse what could grow without bound before any of it is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path}: *{event.anchor} is an alias; use $name from `parameters` instead")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise InputError(f"{path}: nested deeper than {_MAX_DEPTH} levels")
+
+
 def _construct(source: Source, node: yaml.Node, key: Key) -> Any:
     source.lines[key] = node.start_mark.line + 1
-    if len(key) > _MAX_DEPTH:
-        raise source.fail(key, f"nested deeper than {_MAX_DEPTH} levels")
     if node.tag not in _PLAIN_TAGS:
         raise source.fail(key, f"the tag {node.tag.rsplit(':', 1)[-1]} is not a plain value; write the value itself")
     if isinstance(node, yaml.MappingNode):
