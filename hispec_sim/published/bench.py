@@ -63,34 +63,33 @@ class Bench:
         return self.profile(network).network.n_layers
 
     def run(
-        self, cascade: Cascade, model: AcceptanceModel, costs: Mapping[str, ForwardCost], prompt_tokens: int = 0
+        self, cascade: Cascade, model: AcceptanceModel, costs: Mapping[str, ForwardCost], longer: int = 1
     ) -> RunMetrics:
-        """Simulate `cascade`; runs of equal seed meet the same luck, so that their ratios are paired.
+        """Simulate `cascade`, for `longer` times the tokens; equal seeds meet the same luck, so ratios are paired.
 
         Readings overlap, so that each run is made once (`costs` must live as long as the bench, as its own do).
         """
-        prompt = prompt_tokens or PROMPT_TOKENS
-        key = (cascade, model, tuple((name, id(cost)) for name, cost in costs.items()), prompt)
+        key = (cascade, model, tuple((name, id(cost)) for name, cost in costs.items()), longer)
         if key not in self._runs:
-            self._runs[key] = self._run(cascade, model, costs, prompt)
+            self._runs[key] = self._run(cascade, model, costs, longer * self._requests)
         return self._runs[key]
 
     def _run(
-        self, cascade: Cascade, model: AcceptanceModel, costs: Mapping[str, ForwardCost], prompt: int
+        self, cascade: Cascade, model: AcceptanceModel, costs: Mapping[str, ForwardCost], requests: int
     ) -> RunMetrics:
         table = FateTable(model)
-        seeds = np.random.SeedSequence(self._seed).spawn(self._requests)
+        seeds = np.random.SeedSequence(self._seed).spawn(requests)
 
         def new_sampler(index: int) -> Sampler:
             return ModelSampler(table, np.random.default_rng(seeds[index]))
 
-        pricer = Pricer(costs, range(prompt, prompt + self._output_tokens + 1))
+        pricer = Pricer(costs, range(PROMPT_TOKENS, PROMPT_TOKENS + self._output_tokens + 1))
         engine = Engine(StepGraph(cascade), pricer, new_sampler=new_sampler)
-        return measure(engine.run([(prompt, self._output_tokens)] * self._requests, concurrency=1))
+        return measure(engine.run([(PROMPT_TOKENS, self._output_tokens)] * requests, concurrency=1))
 
-    def autoregressive(self, network: str, costs: Mapping[str, ForwardCost], prompt_tokens: int = 0) -> RunMetrics:
+    def autoregressive(self, network: str, costs: Mapping[str, ForwardCost]) -> RunMetrics:
         """Simulate decoding with the network alone."""
-        return self.run(cascade_of((network, self.n_layers(network), 0)), Independent(()), costs, prompt_tokens)
+        return self.run(cascade_of((network, self.n_layers(network), 0)), Independent(()), costs)
 
 
 def cascade_of(*levels: tuple[str, int, int], bonus: Bonus = Bonus.ALWAYS) -> Cascade:

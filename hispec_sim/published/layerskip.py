@@ -16,9 +16,9 @@ KERNELS_ONLY = "kernels only"
 STATED = "launch-bound layers"
 _FORWARD_SHARES = (0.1, 0.2, 0.3)
 _EXPLANATION = (
-    "Costs in proportion to layers give nearly the ideal speedup; the paper's are about 0.8 of it throughout. What is "
-    "spent once a forward (sampling, cache, Python) weighs most on the many short draft forwards, and the "
-    "autoregressive column cannot tell it from launching layers."
+    "The paper's speedups are 3 to 9 % below the ratio of its own tokens/s columns: no simulation can meet both well. "
+    "Costs in proportion to layers give nearly the ideal speedup; what is spent once a forward (sampling, cache, "
+    "Python) weighs on the many short drafts, and the autoregressive column cannot tell it from launching layers."
 )
 
 
@@ -29,7 +29,7 @@ def layerskip_speedups() -> Group:
     }
     return Group(
         "layerskip",
-        "LayerSkip Table 1: speedup of self-speculation",
+        "LayerSkip Table 1: self-speculation over autoregressive",
         f"{TOLERANCE:.0%}: speeds are printed to three digits, but those of one network differ by 27 % between tasks",
         "where the host's time beyond the kernels goes; all of it is calibrated on the autoregressive column alone",
         STATED,
@@ -60,7 +60,8 @@ def _checks(bench: Bench, forward_share: float | None) -> tuple[Check, ...]:
         cascade = cascade_of((network, int(row["exit_layer"]), 0), (network, n_layers, draft_length))
         speed = bench.run(cascade, Independent((alpha,)), costs).tokens_per_s
         speedup = speed / bench.autoregressive(network, costs).tokens_per_s
-        name = f"speedup, {network}, {row['task']}, exit {row['exit_layer']}, draft {draft_length}"
-        published = float(row["speedup"])
-        checks.append(Check(name, table.source, published, speedup, TOLERANCE, assumption, _EXPLANATION))
+        rates = [float(row[f"{method}_tok_s"]) for method in ("self_speculative", "autoregressive")]
+        for name, published in (("speedup", float(row["speedup"])), ("tokens/s ratio", rates[0] / rates[1])):
+            name += f", {network}, {row['task']}, exit {row['exit_layer']}, draft {draft_length}"
+            checks.append(Check(name, table.source, published, speedup, TOLERANCE, assumption, _EXPLANATION))
     return tuple(checks)

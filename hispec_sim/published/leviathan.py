@@ -14,6 +14,7 @@ SOURCE = "arXiv 2211.17192 (Leviathan, Kalman, Matias: Fast Inference from Trans
 _ALPHAS, _DRAFT_LENGTHS = (0.3, 0.5, 0.7, 0.8, 0.9), (1, 2, 5, 10)
 _DRAFT, _TARGET = "llama-3.2-1b", "llama-3.1-8b"
 _STANDARD_ERRORS = 4.0
+_LONGER = 5  # times the tokens; rounds cut short by the end of a request pull the mean down by 0.2 %
 _ASSUMPTION = "independent acceptance, bonus always; the formula's own assumptions"
 _EXPLANATION = "A defect: formula and simulator make the same assumptions."
 
@@ -23,7 +24,7 @@ def tokens_per_round() -> Group:
     return Group(
         "leviathan",
         "Leviathan et al., equation 1: tokens per round",
-        f"{_STANDARD_ERRORS:g} standard errors of the simulated mean: one false alarm in 800 for the twenty points",
+        f"{_STANDARD_ERRORS:g} standard errors of the simulated mean: one false alarm in 800 seeds for twenty points",
         "none: the formula leaves nothing open",
         "the formula",
         {"the formula": _checks},
@@ -35,7 +36,7 @@ def _checks(bench: Bench) -> tuple[Check, ...]:
     costs = {name: bench.cost(name, 1) for name in (_DRAFT, _TARGET)}
     for alpha, length in product(_ALPHAS, _DRAFT_LENGTHS):
         cascade = cascade_of((_DRAFT, bench.n_layers(_DRAFT), 0), (_TARGET, bench.n_layers(_TARGET), length))
-        run = bench.run(cascade, Independent((alpha,)), costs)
+        run = bench.run(cascade, Independent((alpha,)), costs, longer=_LONGER)
         expected = leviathan_tokens_per_round(alpha, length, Bonus.ALWAYS)
         n_rounds = run.committed_tokens / run.tokens_per_target_pass
         tolerance = _STANDARD_ERRORS * _deviation(alpha, length) / expected / n_rounds**0.5

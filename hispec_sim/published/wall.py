@@ -30,8 +30,9 @@ _PARALLEL = {
 }
 _OVERHEAD = ("graphed", "target eager", "eager")
 _EXPLANATION = (
-    "No reading gives all three ratios. A ratio of layers (80/16, 80/28, 80/32) or of kernels alone misses either the "
-    "small draft or the large one; batch size, tensor parallelism and what was graphed are not stated."
+    "Divided by layers, every published time is 0.38 to 0.54 ms, drafts and targets alike: the time to launch a layer "
+    "eagerly, several times that of its kernels. Graphed kernels are therefore far off. One launch time for all "
+    "networks leaves what it differs by: 0.53 ms for the 70B, 0.38 for the 3B, 0.54 for the 8B."
 )
 
 

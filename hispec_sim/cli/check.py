@@ -1,0 +1,164 @@
+"""`hispec check`: what others have published, simulated here and compared."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from hispec_sim.errors import InputError
+from hispec_sim.published.bench import Bench
+from hispec_sim.published.check import Check, Findings, pick_groups, run_group
+from hispec_sim.published.checks import all_groups
+from hispec_sim.published.results import check_table, role_of, summary
+from hispec_sim.report.folder import check_free
+from hispec_sim.report.published_figures import draw_published
+
+check_app = typer.Typer(help="Compare the simulator with what others have published.", no_args_is_help=True)
+_READINGS_SHOWN = 5
+_ROLES = {
+    "stated": "stated beforehand",
+    "best": "best fit: found by looking",
+    "stated best": "stated beforehand, and the best fit",
+}
+
+
+@check_app.callback()
+def _check() -> None:
+    """Keep `paper` a subcommand while it is the only one."""
+
+
+@check_app.command("paper")
+def paper_command(
+    profiles: Annotated[Path, typer.Option(help="Folder of the H100's latency profiles.")] = Path("profiles/h100_sxm"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results/paper_checks"),
+    force: Annotated[bool, typer.Option("--force", help="Replace results that are already there.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Only this group; repeatable: {', '.join(group.key for group in all_groups())}."),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=100, help="Tokens that each simulated run commits.")] = 4000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all runs.")] = 0,
+) -> None:
+    """Simulate the published numbers of HiSpec, LayerSkip, Leviathan et al. and PipeSpec, and compare.
+
+    Misses are findings: they stay in the table, explained, and the exit status is 0. Writes paper_checks.json,
+    paper_checks.csv (every reading) and figures.
+    """
+    groups = pick_groups(all_groups(), only or [])
+    check_free(out, force=force)
+    bench = Bench(profiles, tokens, seed)
+    with _progress(sum(len(group.readings) for group in groups)) as tick:
+        findings = [run_group(group, bench, tick) for group in groups]
+    console = Console()
+    for each in findings:
+        console.print(_view(each))
+    console.print(_closing(findings))
+    files = _write(out, findings)
+    console.print(f"written to {out}: {', '.join(file.name for file in files)}", soft_wrap=True, highlight=False)
+
+
+def _view(findings: Findings) -> Group:
+    group = findings.group
+    parts: list[Table | Text] = [Text(f"\n{group.title}", style="bold"), Text(f"tolerance: {group.tolerance}")]
+    for reading in findings.shown:
+        role = f" ({_ROLES[role_of(findings, reading)]})" if len(findings.checks) > 1 else ""
+        parts += [Text(f"\n{reading}{role}", style="italic"), _rows(findings, reading)]
+        first, *others = dict.fromkeys(check.assumption for check in findings.printed(reading))
+        more = f" (and {len(others)} more like it: paper_checks.csv)" if others else ""
+        parts.append(Text(f"rests on: {first}{more}", style="dim"))
+    missed = [check for reading in findings.shown for check in findings.printed(reading) if not check.hit]
+    parts += [Text(f"miss: {text}", style="yellow") for text in dict.fromkeys(check.explanation for check in missed)]
+    if len(findings.checks) > 1:
+        heading = f"\n{len(findings.checks)} readings: the best, the stated and the worst"
+        parts += [Text(heading), _readings(findings), Text(f"a reading settles: {findings.group.axes}", style="dim")]
+    return Group(*parts)
+
+
+def _rows(findings: Findings, reading: str) -> Table:
+    table = Table()
+    table.add_column("check")
+    for heading in ("published", "ours", "error", "tolerance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for check in findings.printed(reading):
+        error, tolerance = _error(check)
+        verdict = Text("hit") if check.hit else Text("MISS", style="bold red")
+        table.add_row(check.name, f"{check.published:.3g}", f"{check.simulated:.3g}", error, tolerance, verdict)
+    return table
+
+
+def _error(check: Check) -> tuple[str, str]:
+    if check.absolute:
+        return f"{check.error:+.3f}", f"±{check.tolerance:.3g}"
+    return f"{check.error:+.1%}", f"±{check.tolerance:.0%}" if check.tolerance >= 0.1 else f"±{check.tolerance:.1%}"
+
+
+def _readings(findings: Findings) -> Table:
+    shown = list(dict.fromkeys((*findings.by_fit[:_READINGS_SHOWN], findings.group.stated, findings.by_fit[-1])))
+    table = Table()
+    table.add_column("reading")
+    for heading in ("hits", "mean error\n/ tolerance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for reading in shown:
+        hits = f"{findings.hits(reading)}/{len(findings.printed(reading))}"
+        name = f"{reading} (stated)" if reading == findings.group.stated else reading
+        table.add_row(name, hits, f"{findings.misfit(reading):.2f}")
+    return table
+
+
+def _closing(findings: list[Findings]) -> Table:
+    table = Table(title="\nhits", title_justify="left")
+    table.add_column("group")
+    for heading in ("stated reading", "best-fitting reading"):
+        table.add_column(heading, justify="right")
+    for each in findings:
+        hits = (f"{each.hits(name)}/{len(each.printed(name))}" for name in (each.group.stated, each.best))
+        table.add_row(each.group.title, *hits)
+    return table
+
+
+def _write(out: Path, findings: list[Findings]) -> list[Path]:
+    """All files or none: written beside the folder first, moved in at the end."""
+    table = check_table(findings)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+            staging = Path(folder)
+            files = [staging / "paper_checks.json", staging / "paper_checks.csv"]
+            files[0].write_text(json.dumps(summary(findings), indent=2) + "\n", encoding="utf-8")
+            table.to_csv(files[1], index=False, float_format="%.6g")
+            files += draw_published(table, staging)
+            out.mkdir(exist_ok=True)
+            return [file.replace(out / file.name) for file in files]
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}; give another place with --out") from None
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on the terminal that appears once the work has taken a second."""
+    began = time.monotonic()
+    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TextColumn("readings"), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = progress.add_task("checking", total=total)
+
+    def tick() -> None:
+        progress.advance(task)
+        if not progress.live.is_started and progress.console.is_terminal and time.monotonic() - began > 1:
+            progress.start()
+
+    try:
+        yield tick
+    finally:
+        progress.stop()
