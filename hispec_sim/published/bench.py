@@ -54,9 +54,7 @@ class Bench:
     def _cost(self, network: str, tensor_parallel: int = 0, host: HostOverhead = GRAPHED) -> NetworkCost:
         """The network's price list; `tensor_parallel` 0 is the least that its profile has."""
         profile = self.profile(network)
-        return NetworkCost(
-            profile, tensor_parallel=tensor_parallel or profile.tensor_parallels[0], host=host, allow_extrapolation=True
-        )
+        return NetworkCost(profile, tensor_parallel=tensor_parallel or profile.tensor_parallels[0], host=host)
 
     def n_layers(self, network: str) -> int:
         """Depth of a network."""

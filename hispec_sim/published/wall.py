@@ -74,7 +74,7 @@ def _opt_spec(name: str) -> NetworkSpec:
 @cache
 def _opt_cost(name: str, tensor_parallel: int, host: HostOverhead) -> NetworkCost:
     profile = roofline_profile(_opt_spec(name), known_devices()["h100_sxm"], (tensor_parallel,))
-    return NetworkCost(profile, tensor_parallel=tensor_parallel, host=host, allow_extrapolation=True)
+    return NetworkCost(profile, tensor_parallel=tensor_parallel, host=host)
 
 
 def _checks(bench: Bench, per: str, parallel: str, verified: int, overhead: str, batch: int) -> tuple[Check, ...]:
