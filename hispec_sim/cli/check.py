@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from hispec_sim.cli.progress import progress
 from hispec_sim.errors import InputError
 from hispec_sim.published.bench import Bench
 from hispec_sim.published.check import Check, Findings, pick_groups, run_group
@@ -58,7 +55,7 @@ def paper_command(
     groups = pick_groups(all_groups(), only or [])
     check_free(out, force=force)
     bench = Bench(profiles, tokens, seed)
-    with _progress(sum(len(group.readings) for group in groups)) as tick:
+    with progress("checking", sum(len(group.readings) for group in groups), "readings") as tick:
         findings = [run_group(group, bench, tick) for group in groups]
     console = Console()
     for each in findings:
@@ -143,22 +140,3 @@ def _write(out: Path, findings: list[Findings]) -> list[Path]:
             return [file.replace(out / file.name) for file in files]
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}; give another place with --out") from None
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on the terminal that appears once the work has taken a second."""
-    began = time.monotonic()
-    columns = (TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TextColumn("readings"), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = progress.add_task("checking", total=total)
-
-    def tick() -> None:
-        progress.advance(task)
-        if not progress.live.is_started and progress.console.is_terminal and time.monotonic() - began > 1:
-            progress.start()
-
-    try:
-        yield tick
-    finally:
-        progress.stop()

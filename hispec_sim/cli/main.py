@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 import hispec_sim
+from hispec_sim.cli.check import check_app
 from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")
+app.add_typer(check_app, name="check")
 
 
 @app.callback(invoke_without_command=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hispec_sim.cli.progress import progress
 from hispec_sim.report.folder import check_free, write_results
 from hispec_sim.report.tables import summary_view
 from hispec_sim.report.timeline import chrome_trace
 from hispec_sim.scenario.load import load_scenario
-from hispec_sim.study.run import Tick
 from hispec_sim.study.study import Study
 
 PIPED_WIDTH = 130
@@ -52,7 +48,7 @@ def run_command(
     folder = out if out is not None else Path("results") / scenario.stem
     check_free(folder, force=force)
     study = Study(loaded)
-    with _progress(study.n_ticks) as tick:
+    with progress("simulating", study.n_ticks, "runs") as tick:
         results = study.run(tick)
     levels = {policy.name: policy.levels for policy in results.summary.policies}
     timeline = chrome_trace(results.tables["steps"], levels)
@@ -64,22 +60,3 @@ def run_command(
     console.print(f"written to {folder}: {', '.join(file.name for file in files)}", soft_wrap=True, highlight=False)
     if results.interrupted:
         raise typer.Exit(130)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Tick]:
-    """A progress bar on the terminal that appears once the work has taken a second."""
-    began = time.monotonic()
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = progress.add_task("simulating", total=total)
-
-    def tick() -> None:
-        progress.advance(task)
-        if not progress.live.is_started and progress.console.is_terminal and time.monotonic() - began > 1:
-            progress.start()
-
-    try:
-        yield tick
-    finally:
-        progress.stop()
