@@ -40,7 +40,8 @@ class NetworkCost:
     """Prices forwards of one network on one device at one tensor parallelism.
 
     `all_reduce` picks the measured implementation (`custom` or `nccl`) where tensor_parallel is above 1: two
-    all-reduces a layer and one after the embedding, whose vocabulary is split too. Raises InputError when the
+    all-reduces a layer and one after the embedding, whose vocabulary is split too. `elementwise_scale` multiplies the
+    time of norms, rope, activation and additions where the profile has them apart. Raises InputError when the
     profile lacks what is asked for.
     """
 
@@ -51,6 +52,7 @@ class NetworkCost:
         tensor_parallel: int,
         all_reduce: str = "custom",
         host: HostOverhead | None = None,
+        elementwise_scale: float = 1.0,
         allow_extrapolation: bool = False,
     ) -> None:
         if tensor_parallel not in profile.tensor_parallels:
@@ -71,6 +73,9 @@ class NetworkCost:
             if table.tensor_parallel == tensor_parallel
         }
         self._whole_layer = "layer" in self._ops
+        self._elementwise_scale = elementwise_scale
+        if self._whole_layer and elementwise_scale != 1:
+            raise InputError(f"{label} times whole layers, so elementwise_scale must be 1, got {elementwise_scale}")
         self._all_reduce: OpInterpolator | None = None
         if tensor_parallel > 1 and not self._whole_layer:
             self._all_reduce = self._ops.get(f"all_reduce_{all_reduce}")
@@ -137,7 +142,7 @@ class NetworkCost:
             return {"layer": self._on_grid("layer", batch, tokens, contexts)}
         parts: dict[str, NDArray[np.float64] | float] = {
             "linear": self._ops["layer_linear"].at_tokens(tokens),
-            "elementwise": self._ops["layer_elementwise"].at_tokens(tokens),
+            "elementwise": self._elementwise_scale * self._ops["layer_elementwise"].at_tokens(tokens),
             "attention": self._on_grid("attention", batch, tokens, contexts),
         }
         if self._all_reduce is not None:

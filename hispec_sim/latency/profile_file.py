@@ -178,7 +178,8 @@ def _front_matter(text: str) -> dict[str, Any]:
 def _rows(body: str, n_front: int) -> tuple[ProfileRow, ...]:
     """The CSV rows; `n_front` lines stood before them, so that messages give the line in the file."""
     reader = csv.reader(io.StringIO(body))
-    columns = next(reader, [])
+    lines = _lines_of(reader, n_front)
+    columns = next(lines, [])
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
         raise InputError(f"line {n_front + 1}: missing column {', '.join(missing)}. {_CURE}")
@@ -189,7 +190,7 @@ def _rows(body: str, n_front: int) -> tuple[ProfileRow, ...]:
             f"allowed, once each: {', '.join(_COLUMNS)}"
         )
     rows = []
-    for cells in _lines_of(reader, n_front):
+    for cells in lines:
         line = n_front + reader.line_num
         if len(cells) != len(columns):
             raise InputError(f"line {line}: {len(cells)} cells where the header has {len(columns)} columns. {_CURE}")

@@ -50,22 +50,26 @@ class BuiltPolicy:
 
 def build_costs(loaded: LoadedScenario) -> dict[str, NetworkCost]:
     """The price list of every network. Raises InputError."""
-    device = loaded.scenario.device
-    host = HostOverhead(device.host.per_forward_ms, device.host.per_layer_ms)
     costs = {}
     for name, profile in load_profiles(loaded).items():
-        key: Key = ("networks", name)
         try:
-            costs[name] = NetworkCost(
-                profile,
-                tensor_parallel=loaded.scenario.networks[name].tensor_parallel,
-                all_reduce=device.all_reduce,
-                host=host,
-                allow_extrapolation=device.allow_extrapolation,
-            )
+            costs[name] = network_cost(loaded, profile, loaded.scenario.networks[name].tensor_parallel)
         except InputError as error:
-            raise loaded.fail(key, str(error)) from None
+            raise loaded.fail(("networks", name), str(error)) from None
     return costs
+
+
+def network_cost(loaded: LoadedScenario, profile: LatencyProfile, tensor_parallel: int) -> NetworkCost:
+    """The price list of one network on the scenario's device. Raises InputError."""
+    device = loaded.scenario.device
+    return NetworkCost(
+        profile,
+        tensor_parallel=tensor_parallel,
+        all_reduce=device.all_reduce,
+        host=HostOverhead(device.host.per_forward_ms, device.host.per_layer_ms),
+        elementwise_scale=device.elementwise_scale,
+        allow_extrapolation=device.allow_extrapolation,
+    )
 
 
 def load_profiles(loaded: LoadedScenario) -> dict[str, LatencyProfile]:

@@ -96,6 +96,8 @@ class Device(_Strict):
     all_reduce: Literal["custom", "nccl"] = "custom"
     """Which measured all-reduce joins tensor-parallel GPUs."""
     host: Host = Host()
+    elementwise_scale: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Multiplies the time of norms, rope, activation and additions, which imported profiles have from a formula."""
     jitter: Jitter | Literal["profile", "none"] = "profile"
     """`profile` uses the profile's own quantiles where it has them."""
     allow_extrapolation: bool = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hispec_sim.latency.cost import HostOverhead, NetworkCost
-from hispec_sim.scenario.build import load_profiles
+from hispec_sim.latency.cost import NetworkCost
+from hispec_sim.scenario.build import load_profiles, network_cost
 from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.scenario.yaml_source import did_you_mean
 
@@ -41,16 +41,7 @@ def verification_wall(loaded: LoadedScenario) -> list[WallPoint]:
     for tensor_parallel in scenario.wall.tensor_parallel:
         if any(tensor_parallel not in profiles[name].tensor_parallels for name in (draft_name, target_name)):
             continue
-        target, draft = (
-            NetworkCost(
-                profiles[name],
-                tensor_parallel=tensor_parallel,
-                all_reduce=scenario.device.all_reduce,
-                host=HostOverhead(scenario.device.host.per_forward_ms, scenario.device.host.per_layer_ms),
-                allow_extrapolation=scenario.device.allow_extrapolation,
-            )
-            for name in (target_name, draft_name)
-        )
+        target, draft = (network_cost(loaded, profiles[name], tensor_parallel) for name in (target_name, draft_name))
         draft_ms = _full_forward_ms(draft, 1, scenario.workload.prompt_tokens)
         for tokens in RUN_LENGTHS:
             verify_ms = _full_forward_ms(target, tokens, scenario.workload.prompt_tokens)

@@ -145,3 +145,13 @@ def test_extrapolation_is_recorded():
     assert cost.forward_ms(**at, context=np.array([65_536])) > inside
     [note] = cost.extrapolated
     assert note.endswith("op attention: context above 1 to 32768")
+
+
+def test_elementwise_scale_multiplies_that_part_alone():
+    profile = read_profile(SHIPPED[0])
+    ask = {"first_layer": 0, "last_layer": 8, "batch": 2, "tokens": 6, "logits": 2, "context": 700}
+    tensor_parallel = profile.tensor_parallels[0]
+    plain = NetworkCost(profile, tensor_parallel=tensor_parallel).parts_ms(**ask)
+    scaled = NetworkCost(profile, tensor_parallel=tensor_parallel, elementwise_scale=2.0).parts_ms(**ask)
+    for part, ms in plain.items():
+        assert scaled[part] == pytest.approx(ms * (2 if part == "elementwise" else 1))
