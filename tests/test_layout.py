@@ -11,14 +11,15 @@ PACKAGE = Path(__file__).parents[1] / "hispec_sim"
 FLOORS = {
     "errors": 0, "networks": 1,
     "cascade": 1, "scheduler": 1,
-    "step_graph": 2, "closed_forms": 2, "latency": 2,
+    "step_graph": 2, "closed_forms": 2, "latency": 2, "models": 2,
     "acceptance": 3,
-    "simulate": 4,
+    "simulate": 4, "execute": 4,
     "scenario": 5,
     "study": 6,
     "published": 7,
     "cli": 8,
 }  # fmt: skip
+WITH_TORCH = {"models", "execute", "profiler"}
 REPORT = {"errors", "networks", "report"}  # knows plain tables, and no engine
 
 
@@ -62,3 +63,15 @@ def test_rooms_are_listed() -> None:
     """A new room gets a floor here before it gets imports."""
     rooms = {room(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "report"}
     assert rooms <= set(FLOORS)
+
+
+def test_torch_stays_in_its_rooms() -> None:
+    """A simulation never needs it."""
+    users = {
+        room(path)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch")
+        or (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "torch" for alias in node.names))
+    }
+    assert users <= WITH_TORCH

@@ -1,0 +1,1 @@
+"""Real networks: a compact Llama-architecture transformer that runs span by span. Needs torch."""

@@ -1,0 +1,44 @@
+"""Rotary positions (Su et al. 2021, arXiv 2104.09864), on neighbouring pairs of a head's dimensions.
+
+Hugging Face checkpoints rotate dimension i with dimension i + head_dim / 2 instead; loading reorders the rows of the
+query and key projections, after which both are the same function.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hispec_sim.models.config import LlamaConfig
+
+
+def rotations(config: LlamaConfig, positions: int) -> Tensor:
+    """Unit complex numbers e^(i p f), complex64 of shape (positions, head_dim / 2)."""
+    half = torch.arange(0, config.shape.head_dim, 2, dtype=torch.float64)
+    frequency = config.rope_theta ** -(half / config.shape.head_dim)
+    scaling = config.rope_scaling
+    if scaling is not None:
+        wavelength = 2 * math.pi / frequency
+        low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+        kept = ((scaling.original_positions / wavelength - low) / (high - low)).clamp(0, 1)
+        frequency = (1 - kept) * frequency / scaling.factor + kept * frequency
+    angle = torch.outer(torch.arange(positions, dtype=torch.float64), frequency)
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn x of shape (batch, tokens, heads, head_dim) by `turn` of shape (batch or 1, tokens, 1, head_dim / 2)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
+
+
+def to_neighbours(weight: Tensor, head_dim: int) -> Tensor:
+    """Reorder a projection's rows, shape (heads * head_dim, in), from Hugging Face's halves to neighbouring pairs."""
+    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).reshape_as(weight)
+
+
+def to_halves(weight: Tensor, head_dim: int) -> Tensor:
+    """The inverse of `to_neighbours`."""
+    return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).reshape_as(weight)
