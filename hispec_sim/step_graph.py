@@ -62,9 +62,9 @@ class StepGraph:
         self._steps: dict[State, Node] = {}
         self._levels = {(level.network, level.exit_layer): k for k, level in enumerate(cascade.levels)}
 
-    def start(self, max_new_tokens: int) -> Node:
-        """Node of a request whose prompt is in every cache (see `cascade.start`)."""
-        return self._first_node(start(self.cascade, min(max_new_tokens, self.ample_room)))
+    def start(self, max_new_tokens: int, prompt_tokens: int | None = None) -> Node:
+        """Node of a new request; its prompt is in every cache unless its length is given (see `cascade.start`)."""
+        return self._first_node(start(self.cascade, min(max_new_tokens, self.ample_room), prompt_tokens))
 
     def follow(self, node: Node, matched: int) -> Move:
         """The move from `node` when `matched` tokens of its run matched."""

@@ -1,0 +1,200 @@
+"""The reference executor: real networks decode text, driven by the same cascade and scheduler as the simulator.
+
+Each sequence holds a state of the cascade. It asks for the forwards of its next step; the scheduler groups what the
+sequences ask for; a forward is run, and the logits of a step's last forward decide the outcome that goes back into the
+state. Every cascade that can be simulated can be executed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hispec_sim.cascade import Cascade, Forward, Outcome, State, Step, apply_outcome, next_step, start
+from hispec_sim.errors import InputError
+from hispec_sim.execute.choosing import Chooser, Token
+from hispec_sim.execute.record import DeviceForward, Record, SequenceRecord
+from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.llama import Llama
+from hispec_sim.scheduler import Grouping, Scheduler, Span
+
+Committed = Callable[[int, Sequence[Token]], None]
+"""Called with a sequence's index and the tokens that have just become final."""
+
+
+@dataclass(slots=True)
+class Decoding:
+    """One sequence being decoded. `text` is prompt and committed tokens, `tentative` what levels hold beyond."""
+
+    index: int
+    slot: int
+    text: list[int]
+    chooser: Chooser
+    state: State
+    step: Step
+    forwards_done: int = 0
+    tentative: list[Token] = field(default_factory=list)
+    record: SequenceRecord = field(default_factory=SequenceRecord)
+
+    @property
+    def forward(self) -> Forward:
+        """The forward that the sequence asks for."""
+        return self.step.forwards[self.forwards_done]
+
+    def piece(self) -> Piece:
+        """What the sequence contributes to that forward."""
+        forward = self.forward
+        position = len(self.text) + forward.position
+        ids: list[int] = []
+        if forward.first_layer == 0:
+            ids = self.text[position : position + forward.tokens]
+            tentative = self.tentative[max(forward.position, 0) : forward.position + forward.tokens]
+            ids.extend(token.token_id for token in tentative)
+        return Piece(self.slot, position, forward.tokens, forward.logits, ids)
+
+
+class Decoder:
+    """Decodes prompts with one cascade over real networks, up to `slots` sequences at once."""
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        networks: Mapping[str, Llama],
+        *,
+        slots: int,
+        max_tokens: int,
+        grouping: Grouping = Grouping.WAIT_TO_GROUP,
+    ) -> None:
+        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included. Raises InputError."""
+        self.cascade = cascade
+        self._grouping = grouping
+        self._slots = slots
+        self._max_tokens = max_tokens
+        self._levels = {(level.network, level.exit_layer): k for k, level in enumerate(cascade.levels)}
+        self._networks = {
+            name: CachedNetwork(
+                _known(networks, name),
+                slots=slots,
+                max_tokens=max_tokens,
+                exits=[level.exit_layer for level in cascade.levels if level.network == name],
+            )
+            for name in {level.network for level in cascade.levels}
+        }
+
+    def decode(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        new_chooser: Callable[[int], Chooser],
+        stop_ids: Collection[int] = (),
+        on_commit: Committed = lambda index, tokens: None,
+    ) -> tuple[list[list[int]], Record]:
+        """New token ids of every prompt, and what was done.
+
+        Sequences end with a stop token or after `max_new_tokens`; as one ends, the next prompt takes its slot.
+        `new_chooser` is called once per prompt. Raises InputError when a prompt is empty or does not fit.
+        """
+        for index, prompt in enumerate(prompts):
+            if not prompt:
+                raise InputError(f"prompt {index} is empty; give at least one token")
+            if len(prompt) + max_new_tokens > self._max_tokens:
+                raise InputError(
+                    f"prompt {index} has {len(prompt)} tokens and {max_new_tokens} new ones are asked for, but the "
+                    f"caches hold {self._max_tokens}; shorten either or make larger caches"
+                )
+        record = Record(sequences=[SequenceRecord() for _ in prompts])
+        outputs: list[list[int]] = [[] for _ in prompts]
+        scheduler: Scheduler[Decoding] = Scheduler(self._grouping)
+        waiting = iter(enumerate(prompts))
+
+        def admit(slot: int) -> None:
+            for index, prompt in waiting:
+                state = start(self.cascade, max_new_tokens, prompt_tokens=len(prompt))
+                step = next_step(self.cascade, state)
+                sequence = Decoding(
+                    index, slot, list(prompt), new_chooser(index), state, step, record=record.sequences[index]
+                )
+                scheduler.ask(self._span(sequence.forward), sequence)
+                return
+
+        began = time.perf_counter()
+        for slot in range(self._slots):
+            admit(slot)
+        while batch := scheduler.next_batch():
+            logits = self._run(batch, record)
+            for sequence in batch:
+                sequence.record.forwards.append(sequence.forward)
+                rows, logits = _split(logits, sequence.forward.logits)
+                sequence.forwards_done += 1
+                if sequence.forwards_done == len(sequence.step.forwards):
+                    assert rows is not None
+                    committed = self._finish_step(sequence, rows, stop_ids)
+                    if committed:
+                        outputs[sequence.index].extend(token.token_id for token in committed)
+                        on_commit(sequence.index, committed)
+                    if sequence.state.finished:
+                        admit(sequence.slot)
+                        continue
+                scheduler.ask(self._span(sequence.forward), sequence)
+        record.wall_ms = 1000 * (time.perf_counter() - began)
+        return outputs, record
+
+    def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
+        forward = batch[0].forward
+        pieces = [sequence.piece() for sequence in batch]
+        began = time.perf_counter()
+        logits = self._networks[forward.network].forward(forward.first_layer, forward.last_layer, pieces)
+        if logits is not None and logits.is_cuda:
+            torch.cuda.synchronize(logits.device)
+        record.device.append(
+            DeviceForward(
+                forward.network,
+                forward.first_layer,
+                forward.last_layer,
+                len(batch),
+                sum(piece.tokens for piece in pieces),
+                sum(piece.logits for piece in pieces),
+                1000 * (time.perf_counter() - began),
+            )
+        )
+        return logits
+
+    def _finish_step(self, sequence: Decoding, logits: Tensor, stop_ids: Collection[int]) -> list[Token]:
+        """Judge the run, move the state on, and return what was committed."""
+        step, first = sequence.step, sequence.state.tentative[sequence.step.level]
+        run = sequence.tentative[first : first + step.run]
+        verdict = sequence.chooser.judge(step.level, logits, run, bonus=step.bonus or step.run == 0)
+        if step.run:
+            sequence.record.verified.append((step.level, step.run, verdict.matched))
+        del sequence.tentative[first + verdict.matched :]
+        if verdict.own is not None:
+            sequence.tentative.append(verdict.own)
+        ended = sequence.tentative[-1].token_id in stop_ids
+        sequence.state = apply_outcome(self.cascade, sequence.state, Outcome(verdict.matched, ended))
+        committed: list[Token] = []
+        if sequence.state.committed:
+            committed, sequence.tentative = sequence.tentative, []
+            sequence.text.extend(token.token_id for token in committed)
+        if not sequence.state.finished:
+            sequence.step, sequence.forwards_done = next_step(self.cascade, sequence.state), 0
+        return committed
+
+    def _span(self, forward: Forward) -> Span:
+        return Span(self._levels[forward.network, forward.last_layer], forward.first_layer)
+
+
+def _split(logits: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
+    if logits is None or rows == 0:
+        return None, logits
+    return logits[:rows], logits[rows:]
+
+
+def _known(networks: Mapping[str, Llama], name: str) -> Llama:
+    if name not in networks:
+        raise InputError(f"the cascade names the network {name!r}, but only {', '.join(networks)} are loaded")
+    return networks[name]

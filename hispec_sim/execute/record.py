@@ -1,0 +1,50 @@
+"""What an execution did: enough to replay it in the simulator and to prove what was reused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hispec_sim.cascade import Forward
+
+
+@dataclass(slots=True)
+class SequenceRecord:
+    """One sequence: the forwards that were run for it, in order, and the outcomes of its verifications."""
+
+    forwards: list[Forward] = field(default_factory=list)
+    verified: list[tuple[int, int, int]] = field(default_factory=list)  # level, run, matched
+
+
+@dataclass(slots=True)
+class DeviceForward:
+    """One forward of the device: what it ran, for how many sequences and tokens, and how long it took."""
+
+    network: str
+    first_layer: int
+    last_layer: int
+    batch: int
+    tokens: int
+    logits: int
+    duration_ms: float
+
+
+@dataclass(slots=True)
+class Record:
+    """A whole execution. `wall_ms` includes the time between forwards."""
+
+    sequences: list[SequenceRecord] = field(default_factory=list)
+    device: list[DeviceForward] = field(default_factory=list)
+    wall_ms: float = 0.0
+
+    @property
+    def forward_ms(self) -> float:
+        """Time inside forwards."""
+        return sum(forward.duration_ms for forward in self.device)
+
+    def tokens_through(self) -> Counter[tuple[str, int, int]]:
+        """How many tokens were pushed through each (network, first_layer, last_layer]."""
+        counts: Counter[tuple[str, int, int]] = Counter()
+        for forward in self.device:
+            counts[forward.network, forward.first_layer, forward.last_layer] += forward.tokens
+        return counts
