@@ -1,0 +1,176 @@
+"""Reading a network from a GGUF file (llama.cpp's format), dequantised tensor by tensor.
+
+llama.cpp keeps the rows of query and key projections in neighbouring pairs, as we do: nothing is reordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hispec_sim.errors import InputError
+from hispec_sim.models.config import LlamaConfig, RopeScaling
+from hispec_sim.models.llama import Llama
+from hispec_sim.models.optional import optional
+from hispec_sim.models.rope import rotations
+from hispec_sim.models.weights import Names, check_tensors, empty_network, fill, parts
+from hispec_sim.networks import NetworkSpec
+
+NAMES = Names(
+    embedding="token_embd.weight",
+    norm="output_norm.weight",
+    head="output.weight",
+    attention_norm="blk.{}.attn_norm.weight",
+    query="blk.{}.attn_q.weight",
+    key="blk.{}.attn_k.weight",
+    value="blk.{}.attn_v.weight",
+    output="blk.{}.attn_output.weight",
+    mlp_norm="blk.{}.ffn_norm.weight",
+    gate="blk.{}.ffn_gate.weight",
+    up="blk.{}.ffn_up.weight",
+    down="blk.{}.ffn_down.weight",
+)
+FREQUENCIES = "rope_freqs.weight"
+DAMAGED = (ValueError, IndexError, KeyError, OverflowError, OSError, MemoryError, TypeError, AssertionError)
+
+T = TypeVar("T", bool, int, float, str)
+
+
+class GgufFile:
+    """An open GGUF file: typed metadata, and tensors by name.
+
+    Raises InputError if the file is not one, is cut short or damaged, or is one piece of several.
+    """
+
+    def __init__(self, path: Path) -> None:
+        gguf = optional("gguf")
+        self.path = path
+        if not path.is_file():
+            raise InputError(f"cannot read {path}: there is no such file")
+        try:
+            with np.errstate(all="ignore"):
+                reader = gguf.GGUFReader(path)
+            self._fields = reader.fields
+            self.tensors = {tensor.name: tensor for tensor in reader.tensors}
+        except DAMAGED as error:
+            raise InputError(f"{path} is not a whole GGUF file ({error}): download it again") from None
+        if self.get("split.count", int, 1) > 1:
+            raise InputError(f"{path} is one piece of several; join them with llama-gguf-split --merge")
+
+    def get(self, key: str, kind: type[T], default: T | None = None) -> T:
+        """A metadata value. Raises InputError if it is missing without a default, or of another kind."""
+        value = self._contents(key)
+        if value is None:
+            if default is None:
+                raise InputError(f"{self.path} lacks the metadata {key}: it is incomplete, or of another architecture")
+            return default
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if type(value) is not kind:
+            raise InputError(f"{self.path}: metadata {key} is {str(value)[:40]!r}, expected one {kind.__name__}")
+        return value
+
+    def get_list(self, key: str) -> list[Any]:
+        """A list in the metadata; empty if there is none."""
+        value = self._contents(key)
+        return value if isinstance(value, list) else []
+
+    def _contents(self, key: str) -> Any:
+        try:
+            return self._fields[key].contents() if key in self._fields else None
+        except DAMAGED as error:
+            raise InputError(f"{self.path}: metadata {key} is damaged ({error}): download it again") from None
+
+
+def load_gguf(file: GgufFile, *, dtype: str = "fp32", device: str = "cpu") -> Llama:
+    """The network in a GGUF file, dequantised and ready to decode; memory is one copy of the weights and one tensor.
+
+    Raises InputError naming metadata, tensors and shapes if it is not a whole Llama network.
+    """
+    shapes = {name: tuple(map(int, reversed(tensor.shape))) for name, tensor in file.tensors.items()}
+    if len(shapes.get(NAMES.embedding, ())) != 2:
+        raise InputError(f"{file.path} lacks {NAMES.embedding}, a matrix: it holds no whole network")
+    config = read_config(file, vocab_size=shapes[NAMES.embedding][0], tied=NAMES.head not in shapes)
+    shapes.pop(FREQUENCIES, None)
+    wanted = parts(config, NAMES)
+    check_tensors(wanted, shapes, str(file.path))
+    network = empty_network(config, dtype, device)
+    fill(network, wanted, _tensors(file), halves=False)
+    return network
+
+
+def read_config(file: GgufFile, *, vocab_size: int, tied: bool) -> LlamaConfig:
+    """The network that the metadata describe. Raises InputError if `Llama` does not compute it."""
+    architecture = file.get("general.architecture", str)
+    if architecture != "llama":
+        raise InputError(f"{file.path}: architecture {architecture!r} is not supported, only llama is")
+    if file.get("llama.expert_count", int, 0):
+        raise InputError(f"{file.path}: mixtures of experts are not supported")
+    n_heads, hidden_size = file.get("llama.attention.head_count", int), file.get("llama.embedding_length", int)
+    head_dim = file.get("llama.attention.key_length", int, hidden_size // max(n_heads, 1))
+    for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
+        if file.get(key, int, head_dim) != head_dim:
+            raise InputError(
+                f"{file.path}: {key} is {file.get(key, int)}, only the head's size, {head_dim}, is supported"
+            )
+    scaling = file.get("llama.rope.scaling.type", str, "none")
+    if scaling != "none":
+        raise InputError(f"{file.path}: rotary scaling {scaling!r} is not supported, only llama3 is")
+    try:
+        shape = NetworkSpec(
+            name=file.path.stem,
+            n_layers=file.get("llama.block_count", int),
+            hidden_size=hidden_size,
+            n_heads=n_heads,
+            n_kv_heads=file.get("llama.attention.head_count_kv", int, n_heads),
+            head_dim=head_dim,
+            intermediate_size=file.get("llama.feed_forward_length", int),
+            vocab_size=vocab_size,
+            tied_embedding=tied,
+        )
+        positions = file.get("llama.context_length", int)
+        theta = file.get("llama.rope.freq_base", float, 10_000.0)
+        eps = file.get("llama.attention.layer_norm_rms_epsilon", float)
+        plain = LlamaConfig(shape, positions, theta, None, eps)
+        if FREQUENCIES not in file.tensors:
+            return plain
+        return LlamaConfig(shape, positions, theta, _scaling(plain, file), eps)
+    except InputError as error:
+        raise error if str(file.path) in str(error) else InputError(f"{file.path}: {error}") from None
+
+
+def _scaling(plain: LlamaConfig, file: GgufFile) -> RopeScaling:
+    """Llama 3's scaling, which GGUF keeps as one divisor per frequency: accepted if the published constants of Llama
+    3.1 to 3.3 (stretch unknown, 1, 4, 8192) give the same divisors."""
+    divisors = _dequantised(file, FREQUENCIES).flatten()
+    stretch = round(float(divisors.max()), 4)
+    if divisors.numel() == plain.shape.head_dim // 2 and stretch > 0:
+        scaling = RopeScaling(stretch, 1.0, 4.0, 8192)
+        scaled = LlamaConfig(plain.shape, 2, plain.rope_theta, scaling, plain.norm_eps)
+        expected = rotations(plain, 2)[1].angle() / rotations(scaled, 2)[1].angle()
+        if torch.allclose(divisors, expected, rtol=1e-4):
+            return scaling
+    raise InputError(f"{file.path}: the rotary scaling in {FREQUENCIES} is not Llama 3's, which alone is supported")
+
+
+def _tensors(file: GgufFile) -> Iterator[tuple[str, Tensor]]:
+    for name in file.tensors:
+        yield name, _dequantised(file, name)
+
+
+def _dequantised(file: GgufFile, name: str) -> Tensor:
+    """One tensor in fp32, in torch's order of dimensions."""
+    gguf, tensor = optional("gguf"), file.tensors[name]
+    try:
+        values = gguf.dequantize(tensor.data, tensor.tensor_type)
+    except NotImplementedError:
+        raise InputError(
+            f"{file.path}: {name} is quantised as {tensor.tensor_type.name}, which the gguf library cannot "
+            "dequantise; take another quantisation of the network"
+        ) from None
+    return torch.from_numpy(np.array(values, dtype=np.float32))
