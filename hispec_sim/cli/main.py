@@ -9,6 +9,7 @@ import typer
 
 import hispec_sim
 from hispec_sim.cli.check import check_app
+from hispec_sim.cli.decode import decode_command
 from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run_command)
+app.command("decode")(decode_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")
 app.add_typer(check_app, name="check")

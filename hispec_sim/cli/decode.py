@@ -1,0 +1,176 @@
+"""`hispec decode`: real networks decode a prompt with a cascade, and say which level each token came from."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from hispec_sim.cascade import Bonus, Cascade, Level
+from hispec_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from hispec_sim.execute.choosing import Token
+    from hispec_sim.execute.generate import Generation
+    from hispec_sim.models.loading import LoadedModel
+
+LEVEL_STYLES = ("cyan", "yellow", "magenta", "green")
+TARGET_STYLE = "default"
+
+
+def decode_command(
+    model: Annotated[str, typer.Option(help="Target: a folder with safetensors, a .gguf file, or smollm2.")],
+    prompt: Annotated[str | None, typer.Option(help="The prompt.", show_default=False)] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="A file with the prompt.", show_default=False)] = None,
+    draft_model: Annotated[
+        str | None,
+        typer.Option(help="A separate draft network with the same vocabulary, as level 0.", show_default=False),
+    ] = None,
+    exits: Annotated[
+        str, typer.Option(help="Exit layers of the target that act as levels, shallow to deep, such as 4,8.")
+    ] = "",
+    draft_length: Annotated[int, typer.Option(min=1, help="Tokens drafted before level 1 verifies (Nd).")] = 4,
+    verify_period: Annotated[
+        list[int] | None,
+        typer.Option(help="Tokens gathered for level 2 (Ni), and again for each level above.", show_default="4"),
+    ] = None,
+    bonus: Annotated[Bonus, typer.Option(help="Whether verifiers add a token always, or on a mismatch only.")] = (
+        Bonus.ON_MISMATCH
+    ),
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most so many new tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 decodes greedily.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the smallest set with this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling.")] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
+    compare: Annotated[int, typer.Option(min=0, help="Rounds against autoregressive decoding, interleaved.")] = 0,
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.", show_default="torch's")] = None,
+) -> None:
+    """Decode a prompt for real, losslessly, with any cascade.
+
+    Without --exits and --draft-model the target decodes autoregressively; with one of them it is speculative
+    decoding; --exits 4,8 is HiSpec. Colours tell which level chose a token; the target's own are plain.
+
+    hispec decode --model smollm2 --exits 4,8 --draft-length 2 --verify-period 4 --prompt "def fibonacci(n):"
+    """
+    try:
+        from hispec_sim.execute.generate import Settings, generate, lossless_note, use_threads
+        from hispec_sim.models.loading import load_model
+    except ModuleNotFoundError as error:
+        raise InputError(f'hispec decode needs {error.name}: pip install "hispec-sim[models]"') from None
+
+    if threads is not None:
+        use_threads(threads)
+    console = Console(highlight=False)
+    text = _prompt(prompt, prompt_file)
+    target = load_model(model, dtype=dtype, device=device)
+    networks = {"target": target.network}
+    if draft_model is not None:
+        draft = load_model(draft_model, dtype=dtype, device=device)
+        _check_vocabularies(target, draft)
+        networks["draft"] = draft.network
+    depths = {name: network.config.shape.n_layers for name, network in networks.items()}
+    cascade = build_cascade(depths, exits, draft_length, verify_period or [], bonus)
+    note = lossless_note(networks)
+    if note is not None and cascade.target > 0:
+        console.print(f"note: {note}", style="yellow")
+    tokenizer = target.tokenizer
+    ids = tokenizer.encode_chat([{"role": "user", "content": text}]) if chat else tokenizer.encode(text)
+    settings = Settings(max_new_tokens, tokenizer.stop_ids, temperature, top_p, seed)
+    stream = tokenizer.stream()
+
+    def show(_: int, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            style = TARGET_STYLE if token.level == cascade.target else LEVEL_STYLES[token.level % len(LEVEL_STYLES)]
+            console.print(Text(stream.push(token.token_id), style=style), end="", soft_wrap=True)
+
+    console.print(Text(text, style="dim"), end="", soft_wrap=True)
+    generation = generate(cascade, networks, ids, settings, show)
+    console.print(stream.finish())
+    console.print(summary_line(generation, cascade), style="bold", soft_wrap=True)
+    if compare:
+        plain = Cascade((replace(cascade.levels[-1], verify_period=0),))
+        console.print(
+            _comparison(
+                lambda which: generate(cascade if which else plain, networks, ids, settings), compare, temperature == 0
+            ),
+            soft_wrap=True,
+        )
+
+
+def build_cascade(
+    depths: dict[str, int], exits: str, draft_length: int, verify_periods: Sequence[int], bonus: Bonus
+) -> Cascade:
+    """The cascade of the command line: a draft network if there is one, the target's exits, the target.
+
+    Raises InputError for exits that are no numbers, lie beyond the target or do not rise.
+    """
+    levels: list[tuple[str, int]] = [("draft", depths["draft"])] if "draft" in depths else []
+    for exit_ in filter(None, exits.split(",")):
+        if not exit_.strip().isdigit() or not 1 <= int(exit_) < depths["target"]:
+            raise InputError(f"--exits {exits}: {exit_!r} must be a layer from 1 to {depths['target'] - 1}")
+        levels.append(("target", int(exit_)))
+    levels.append(("target", depths["target"]))
+    wanted = max(0, len(levels) - 2)
+    periods = list(verify_periods) or [4] * wanted
+    if len(periods) != wanted:
+        raise InputError(
+            f"{len(levels)} levels take {wanted} --verify-period (one per level above the first verifier), "
+            f"{len(periods)} given"
+        )
+    all_periods = [0, draft_length, *periods]
+    return Cascade(tuple(Level(*level, verify_period=all_periods[k]) for k, level in enumerate(levels)), bonus)
+
+
+def summary_line(generation: Generation, cascade: Cascade) -> str:
+    """The figures of one generation in one line."""
+    record = generation.record
+    line = (
+        f"{len(generation.token_ids)} tokens in {record.wall_ms / 1000:.2f} s: {generation.tokens_per_s:.1f} tokens/s, "
+        f"{generation.tokens_per_target_pass(cascade):.2f} tokens per target pass"
+    )
+    matched = [generation.matched_per_drafted(level) for level in range(1, cascade.target + 1)]
+    if matched:
+        line += ", matched per drafted " + " / ".join("-" if share is None else f"{share:.2f}" for share in matched)
+    return f"{line}, {1 - record.forward_ms / record.wall_ms:.1%} of the time outside forwards"
+
+
+def _comparison(run: Callable[[bool], Generation], rounds: int, greedy: bool) -> str:
+    ratios, same = [], True
+    for _ in range(rounds):
+        plain, ours = run(False), run(True)
+        ratios.append(ours.tokens_per_s / plain.tokens_per_s)
+        same = same and ours.token_ids == plain.token_ids
+    line = (
+        f"{statistics.median(ratios):.2f}x autoregressive decoding (median of {rounds} interleaved rounds, "
+        f"{min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    return line + (f"; the text is {'the same' if same else 'NOT the same'}" if greedy else "")
+
+
+def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
+    if (prompt is None) == (prompt_file is None):
+        raise InputError("give the prompt with either --prompt or --prompt-file")
+    if prompt is not None:
+        return prompt
+    assert prompt_file is not None
+    try:
+        return prompt_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--prompt-file {prompt_file} cannot be read: {error}") from None
+
+
+def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
+    mine, theirs = (each.network.config.shape.vocab_size for each in (target, draft))
+    if mine != theirs:
+        raise InputError(
+            f"the draft {draft.name} has a vocabulary of {theirs} tokens and the target {target.name} one of {mine}; "
+            "a draft must share the target's vocabulary"
+        )
