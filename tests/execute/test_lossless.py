@@ -87,11 +87,23 @@ def simulated_forwards(cascade: Cascade, prompt_tokens: int, sampler: Sampler) -
 
 @pytest.mark.parametrize("tenth", range(10))
 def test_two_hundred_random_cascades(tenth: int) -> None:
+    """Twenty a time."""
+    check_random_cascades(seed=tenth, cases=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twentieth", range(20))
+def test_two_thousand_random_cascades(twentieth: int) -> None:
+    """A hundred a time."""
+    check_random_cascades(seed=1000 + twentieth, cases=100)
+
+
+def check_random_cascades(seed: int, cases: int) -> None:
     """The target's text token for token, at batch 1 and 4 under both groupings (ties are counted); and the outcomes,
     replayed in the simulator, give the same forwards, element by element."""
-    rng = np.random.default_rng(tenth)
+    rng = np.random.default_rng(seed)
     ties, outcomes = 0, set()
-    for case in range(20):
+    for case in range(cases):
         cascade, slots = random_cascade(rng), (1, 4)[case % 2]
         texts = prompts(rng, slots + case % 2)
         expected, _ = decode(autoregressive(), texts, 4)
@@ -108,7 +120,7 @@ def test_two_hundred_random_cascades(tenth: int) -> None:
                 pushed[forward.network, forward.first_layer, forward.last_layer] -= forward.tokens
             outcomes |= {(len(cascade.levels), *verified) for verified in sequence.verified}
         assert not +pushed, "the device ran exactly what the cascade asked for"
-    assert ties <= 2
+    assert ties <= 2 + cases // 50
     assert len(outcomes) > 40, "the networks must produce all kinds of outcomes"
 
 
