@@ -112,7 +112,8 @@ class _Batch:
         self.keep(key_cache, keys)
         self.keep(value_cache, values)
         k, v = (self._rows_of(cache).transpose(1, 2) for cache in (key_cache, value_cache))
-        mixed = F.scaled_dot_product_attention(queries.transpose(1, 2), k, v, attn_mask=self.mask, enable_gqa=True)
+        grouped = queries.shape[2] != keys.shape[2]  # asking for groups costs time even where each has one head
+        mixed = F.scaled_dot_product_attention(queries.transpose(1, 2), k, v, attn_mask=self.mask, enable_gqa=grouped)
         return mixed.transpose(1, 2)
 
     def _rows_of(self, cache: Tensor) -> Tensor:
