@@ -18,7 +18,7 @@ from hispec_sim.models.config import LlamaConfig, RopeScaling
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import rotations
-from hispec_sim.models.weights import Names, check_tensors, empty_network, fill, parts
+from hispec_sim.models.weights import Names, empty_network, fill, match
 from hispec_sim.networks import NetworkSpec
 
 NAMES = Names(
@@ -54,7 +54,7 @@ class GgufFile:
             raise InputError(f"cannot read {path}: there is no such file")
         try:
             with np.errstate(all="ignore"):
-                reader = gguf.GGUFReader(path)
+                reader = _bounded(gguf.GGUFReader)(path)
             self._fields = reader.fields
             self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         except DAMAGED as error:
@@ -87,6 +87,18 @@ class GgufFile:
             raise InputError(f"{self.path}: metadata {key} is damaged ({error}): download it again") from None
 
 
+def _bounded(reader: Any) -> Any:
+    """The reader, refusing to read behind the end of the file, where damaged lengths would keep it forever."""
+
+    class Bounded(reader):  # type: ignore[misc]
+        def _get(self, offset: int, dtype: Any, count: int = 1, *others: Any, **more: Any) -> Any:
+            if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
+                raise ValueError("it ends too early")
+            return super()._get(offset, dtype, count, *others, **more)
+
+    return Bounded
+
+
 def load_gguf(file: GgufFile, *, dtype: str = "fp32", device: str = "cpu") -> Llama:
     """The network in a GGUF file, dequantised and ready to decode; memory is one copy of the weights and one tensor.
 
@@ -97,8 +109,7 @@ def load_gguf(file: GgufFile, *, dtype: str = "fp32", device: str = "cpu") -> Ll
         raise InputError(f"{file.path} lacks {NAMES.embedding}, a matrix: it holds no whole network")
     config = read_config(file, vocab_size=shapes[NAMES.embedding][0], tied=NAMES.head not in shapes)
     shapes.pop(FREQUENCIES, None)
-    wanted = parts(config, NAMES)
-    check_tensors(wanted, shapes, str(file.path))
+    wanted = match(config, NAMES, shapes, str(file.path))
     network = empty_network(config, dtype, device)
     fill(network, wanted, _tensors(file), halves=False)
     return network

