@@ -34,23 +34,30 @@ def save_checkpoint(folder: Path, network: torch.nn.Module, optimizer: torch.opt
     unfinished.replace(folder / NAME)
 
 
-def load_checkpoint(folder: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+def load_checkpoint(folder: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Mapping[str, Any]:
     """Fill network and optimizer from the folder's checkpoint; returns `rest`. Raises InputError if it does not fit."""
-    safe_open = optional("safetensors").safe_open
-
     rest = read_rest(folder)
     path = folder / NAME
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
+    load_weights(path, network)
+    with optional("safetensors").safe_open(path, framework="pt") as file:
+        keys = [key.split("/", 2) for key in file.keys() if key.startswith(_STATE)]  # noqa: SIM118
         for name, parameter in network.named_parameters():
-            if _WEIGHT + name not in names:
-                raise InputError(f"{path} has no weights {name}: it belongs to another network")
-            with torch.no_grad():
-                parameter.copy_(file.get_tensor(_WEIGHT + name))
-            prefixes = {key.split("/")[1] for key in names if key.startswith(_STATE)}
-            state = {key: f"{_STATE}{key}/{name}" for key in prefixes}
-            optimizer.state[parameter] = {k: file.get_tensor(n) for k, n in state.items() if n in names}
+            optimizer.state[parameter] = {
+                key: file.get_tensor(f"{_STATE}{key}/{name}") for _, key, owner in keys if owner == name
+            }
     return rest
+
+
+def load_weights(path: Path, network: torch.nn.Module) -> None:
+    """Fill a network from a checkpoint. Raises InputError if its weights are another network's."""
+    with optional("safetensors").safe_open(path, framework="pt") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys() if key.startswith(_WEIGHT)}  # noqa: SIM118
+        parameters = {_WEIGHT + name: parameter for name, parameter in network.named_parameters()}
+        if shapes != {key: tuple(parameter.shape) for key, parameter in parameters.items()}:
+            raise InputError(f"{path} holds the weights of another network than its run.json describes")
+        with torch.no_grad():
+            for key, parameter in parameters.items():
+                parameter.copy_(file.get_tensor(key))
 
 
 def read_rest(folder: Path) -> Mapping[str, Any]:
