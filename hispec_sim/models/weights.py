@@ -82,6 +82,11 @@ def match(config: LlamaConfig, names: Names, shapes: Mapping[str, Shape], where:
             f"{where} holds {len(shapes)} tensors, too few for {config.shape.n_layers} layers: "
             "the download is incomplete, or its configuration belongs to another network"
         )
+    if config.max_positions > MOST_POSITIONS:
+        raise InputError(
+            f"{where} is said to have {config.max_positions} positions, more than the {MOST_POSITIONS} that are "
+            "supported: its configuration is damaged"
+        )
     wanted = parts(config, names)
     missing = [name for name in wanted if name not in shapes]
     if missing:
@@ -111,11 +116,6 @@ def empty_network(config: LlamaConfig, dtype: str, device: str) -> Llama:
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
-    if config.max_positions > MOST_POSITIONS:
-        raise InputError(
-            f"network {config.shape.name} is said to have {config.max_positions} positions, more than the "
-            f"{MOST_POSITIONS} that are supported: its configuration is damaged"
-        )
     with torch.device("meta"):
         network = Llama(config)
     try:
