@@ -91,13 +91,15 @@ def _start(
     from hispec_sim.models.train.span import Speed
 
     check_new(out)
+    corpus = package_corpus()
+    _console().print(f"learning a vocabulary from {len(corpus.training)} files of {corpus.source}", highlight=False)
     speed = Speed.best(threads)
     compiled, bfloat16 = (
         best if want is None else want for want, best in zip(asked, (speed.compiled, speed.bfloat16), strict=True)
     )
     speed = replace(speed, compiled=compiled, bfloat16=bfloat16)
     recipe: Recipe = Recipe(steps=steps or 1, seed=seed)
-    return start(out, package_corpus(), recipe, speed, budget_s=budget_s if steps is None else None)
+    return start(out, corpus, recipe, speed, budget_s=budget_s if steps is None else None)
 
 
 def _finish(out: Path, console: Console) -> None:

