@@ -13,6 +13,7 @@ from hispec_sim.cli.decode import decode_command
 from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
+from hispec_sim.cli.train import train_app
 from hispec_sim.errors import InputError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command("decode")(decode_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")
 app.add_typer(check_app, name="check")
+app.add_typer(train_app, name="train")
 
 
 @app.callback(invoke_without_command=True)
