@@ -60,11 +60,8 @@ def decode_command(
 
     hispec decode --model smollm2 --exits 4,8 --draft-length 2 --verify-period 4 --prompt "def fibonacci(n):"
     """
-    try:
-        from hispec_sim.execute.generate import Settings, generate, lossless_note, use_threads
-        from hispec_sim.models.loading import load_model
-    except ModuleNotFoundError as error:
-        raise InputError(f'hispec decode needs {error.name}: pip install "hispec-sim[models]"') from None
+    from hispec_sim.execute.generate import Settings, generate, lossless_note, use_threads
+    from hispec_sim.models.loading import load_model
 
     if threads is not None:
         use_threads(threads)

@@ -16,6 +16,9 @@ from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.train import train_app
 from hispec_sim.errors import InputError
 
+EXTRAS = {"torch": "models", "safetensors": "models", "tokenizers": "models", "gguf": "models", "jinja2": "models"}
+"""What to install when a package is missing that only some commands need."""
+
 app = typer.Typer(
     name="hispec",
     help="Does hierarchical speculative decoding pay for your model, GPU and workload?",
@@ -44,4 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=None if arguments is None else list(arguments), prog_name="hispec")
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        typer.echo(f'error: this command needs {error.name}: pip install "hispec-sim[{extra}]"', err=True)
         sys.exit(2)
