@@ -6,7 +6,6 @@ It needs a C++ compiler; without one the same functions run uncompiled, slower.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +33,16 @@ class Speed:
     @staticmethod
     def best(threads: int) -> Speed:
         """What this machine is fastest with: bfloat16 only where the CPU multiplies it in hardware."""
-        compilers = any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
-        return Speed(threads, compiled=compilers, bfloat16=bool(torch.cpu._is_avx512_bf16_supported()))
+        return Speed(threads, compiled=can_compile(), bfloat16=bool(torch.cpu._is_avx512_bf16_supported()))
+
+
+def can_compile() -> bool:
+    """Whether torch.compile works here: tries a function of one line, some seconds. A compiler may be missing, or the
+    headers it needs."""
+    try:
+        return bool(torch.compile(lambda x: x * 2 + 1)(torch.ones(4))[0] == 3)
+    except Exception:  # whatever goes wrong in a compiler, training goes on without it
+        return False
 
 
 class TrainingSpan:

@@ -19,7 +19,7 @@ from hispec_sim.models.train.probe import exit_logits
 from hispec_sim.models.train.reference import start
 from hispec_sim.models.train.run import MARGIN, Progress, read_curve, steps_within, train
 from hispec_sim.models.train.run_folder import TRAINING, read_stream
-from hispec_sim.models.train.span import Speed, TrainingSpan, new_network
+from hispec_sim.models.train.span import Speed, TrainingSpan, can_compile, new_network
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
@@ -167,11 +167,22 @@ def test_divergence_and_how_much_of_it_pulls() -> None:
     torch.testing.assert_close(gradients[0.3], 0.3 * gradients[1.0])
 
 
+def test_without_a_compiler_training_goes_on_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the compiler's trouble is."""
+
+    def broken(function: object) -> object:
+        raise RuntimeError("Python.h: no such file")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert Speed.best(1).compiled is False
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not Speed.best(1).compiled, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_training_is_the_same_and_resumes_too(tmp_path: Path) -> None:
     """Close to uncompiled losses, and bit for bit over an interruption, in bfloat16 as well."""
+    if not can_compile():
+        pytest.skip("no C++ compiler")
     plain = train(tiny_run(tmp_path / "plain"), probe_every=4)
     for bfloat16 in (False, True):
         speed = Speed(compiled=True, bfloat16=bfloat16)
