@@ -36,8 +36,11 @@ def trained_network(folder: Path) -> tuple[Llama, int]:
 def evaluate_run(
     folder: Path, *, pairs: Sequence[tuple[int, int]] | None = None, plan: Plan | None = None
 ) -> Evaluation:
-    """Measure a run's network on its held-out text, with the threads that it was trained with. `pairs` of (draft, middle) exit layers are chosen if none are
-    given. Raises InputError for a pair that is not (draft below middle) among the recipe's exits."""
+    """Measure a run's network on its held-out text, with the threads that it was trained with.
+
+    `pairs` of (draft, middle) exit layers are chosen if none are given. Raises InputError for a pair that is not
+    draft below middle, both among the recipe's exits.
+    """
     settings = read_settings(folder)
     recipe = settings.recipe
     torch.set_num_threads(settings.speed.threads)
