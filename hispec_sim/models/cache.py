@@ -3,18 +3,24 @@
 A cache has room for `slots` sequences of `max_tokens` tokens: keys and values of every layer, and hidden states at the
 exits, where a deeper span resumes. Nothing is ever cut out: a token attends to positions up to its own, so entries
 behind the accepted text are never seen before they are written anew.
+
+An exit head that is a transformer layer has keys and values of its own. It runs only when its exit is read out, over
+all positions that were pushed to the exit since it last ran or that were pushed there anew, from the hidden states
+kept at the exit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.exits import BlockHead, heads_of
 from hispec_sim.models.llama import Llama, dtype_of
 
 
@@ -31,9 +37,12 @@ class Piece:
 
 
 class CachedNetwork:
-    """A network with its caches, for up to `slots` sequences at once."""
+    """A network with its caches, for up to `slots` sequences at once. An exit that has an exit head attached is read
+    out through it."""
 
     def __init__(self, network: Llama, *, slots: int, max_tokens: int, exits: Sequence[int]) -> None:
+        """`exits`: the exit layers at which spans will end or be read out. Raises InputError if `max_tokens` is more
+        than the network has positions."""
         shape = network.config.shape
         if max_tokens > network.config.max_positions:
             raise InputError(
@@ -50,6 +59,12 @@ class CachedNetwork:
             for exit_layer in exits
             if exit_layer < shape.n_layers
         }
+        self._heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in self._hidden}
+        self._blocks = {
+            exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape[1:]), [0] * slots)
+            for exit_layer, head in self._heads.items()
+            if isinstance(head, BlockHead)
+        }
 
     @torch.inference_mode()
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Tensor | None:
@@ -58,16 +73,38 @@ class CachedNetwork:
         Returns the logits of all read-out rows, (sum of pieces' logits, vocab_size), piece after piece, or None if
         there are none. Raises KeyError when `first_layer` is no exit whose hidden states are kept.
         """
-        batch = _Batch(pieces, self._kv, self.slots)
+        batch = _Batch(pieces, self.slots, self._kv.device)
         x = self._input(first_layer, pieces, batch)
         turn = self.network.rotations[batch.positions][:, :, None]
-        x = self.network.span(x, first_layer, last_layer, turn, batch.attend)
-        if last_layer in self._hidden:
-            batch.keep(self._hidden[last_layer], x)
+        attend = partial(batch.attend, self._kv)
+        passed = [exit_layer for exit_layer in sorted(self._blocks) if first_layer < exit_layer < last_layer]
+        for stop in (*passed, last_layer):
+            x = self.network.span(x, first_layer, stop, turn, attend)
+            first_layer = stop
+            if stop in self._hidden:
+                batch.keep(self._hidden[stop], x)
+            if stop in self._blocks:
+                self._blocks[stop].forget(pieces)
         if not any(piece.logits for piece in pieces):
             return None
-        rows = [x[i, piece.tokens - piece.logits : piece.tokens] for i, piece in enumerate(pieces)]
-        return self.network.read_out(rows[0] if len(rows) == 1 else torch.cat(rows))
+        if last_layer in self._blocks:
+            return self.network.read_out(self._through_block(last_layer, pieces, batch, x))
+        rows = _read_rows(x, pieces)
+        if last_layer in self._heads:
+            rows = self._heads[last_layer](rows, turn, attend)
+        return self.network.read_out(rows)
+
+    def _through_block(self, exit_layer: int, pieces: Sequence[Piece], batch: _Batch, x: Tensor) -> Tensor:
+        """Rows to be read out, after the exit's block has run over every position up to them that it has not seen."""
+        block = self._blocks[exit_layer]
+        unseen = block.unseen(pieces)
+        if [(p.slot, p.position) for p in unseen] != [(p.slot, p.position) for p in pieces]:
+            batch = _Batch(unseen, self.slots, self._kv.device)
+            x = self._hidden[exit_layer][batch.slots[:, None], batch.positions]
+        turn = self.network.rotations[batch.positions][:, :, None]
+        x = self._heads[exit_layer](x, turn, partial(batch.attend, block.kv))
+        block.remember(unseen)
+        return _read_rows(x, unseen)
 
     def _input(self, first_layer: int, pieces: Sequence[Piece], batch: _Batch) -> Tensor:
         if first_layer > 0:
@@ -76,12 +113,40 @@ class CachedNetwork:
         return self.network.embedding(torch.tensor(padded, device=self._kv.device))
 
 
+def _read_rows(x: Tensor, pieces: Sequence[Piece]) -> Tensor:
+    """The rows of x, (batch, tokens, hidden_size), that the pieces read out: (sum of logits, hidden_size)."""
+    rows = [x[i, piece.tokens - piece.logits : piece.tokens] for i, piece in enumerate(pieces)]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+@dataclass(slots=True)
+class _BlockCache:
+    """Keys and values of one exit's block, and how many positions of each slot's text they are right for."""
+
+    kv: Tensor
+    seen: list[int]
+
+    def forget(self, pieces: Sequence[Piece]) -> None:
+        """Note that hidden states have been written anew: what the block made of the old ones is void, and so is what
+        follows."""
+        for piece in pieces:
+            self.seen[piece.slot] = min(self.seen[piece.slot], piece.position)
+
+    def unseen(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """What the block must run over for the pieces that are read out."""
+        seen = self.seen
+        return [Piece(p.slot, seen[p.slot], p.position + p.tokens - seen[p.slot], p.logits) for p in pieces if p.logits]
+
+    def remember(self, pieces: Sequence[Piece]) -> None:
+        """Note that the block has run over the pieces."""
+        for piece in pieces:
+            self.seen[piece.slot] = piece.position + piece.tokens
+
+
 class _Batch:
     """Where the pieces of one forward stand in the cache. Shorter pieces are padded at their last position."""
 
-    def __init__(self, pieces: Sequence[Piece], kv: Tensor, slots: int) -> None:
-        device = kv.device
-        self.kv = kv
+    def __init__(self, pieces: Sequence[Piece], slots: int, device: torch.device) -> None:
         self.width = max(piece.tokens for piece in pieces)
         self.context = max(piece.position + piece.tokens for piece in pieces)
         tokens = torch.tensor([piece.tokens for piece in pieces], device=device)
@@ -106,9 +171,9 @@ class _Batch:
         else:
             cache[self.row_slots, self.row_positions] = x.flatten(0, 1)[self.rows]
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention of each sequence's query tokens to its own cache, up to their positions."""
-        key_cache, value_cache = self.kv[layer]
+    def attend(self, kv: Tensor, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of each sequence's query tokens to its own part of a cache `kv`, up to their positions."""
+        key_cache, value_cache = kv[layer]
         self.keep(key_cache, keys)
         self.keep(value_cache, values)
         k, v = (self._rows_of(cache).transpose(1, 2) for cache in (key_cache, value_cache))

@@ -63,6 +63,7 @@ class Llama(nn.Module):
         self.head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
         if shape.tied_embedding:
             self.head.weight = self.embedding.weight
+        self.exit_heads = nn.ModuleDict()  # trained read-outs of exits, by exit layer as text; see exits.py
         self.register_buffer("rotations", rotations(config, config.max_positions), persistent=False)
 
     def span(self, x: Tensor, first_layer: int, last_layer: int, turn: Tensor, attend: Attend) -> Tensor:
@@ -76,10 +77,14 @@ class Llama(nn.Module):
         return self.head(self.norm(x))
 
     def forward(self, tokens: Tensor, exit_layer: int | None = None) -> Tensor:
-        """Logits of whole sequences, (batch, tokens) -> (batch, tokens, vocab_size), read out at `exit_layer`."""
+        """Logits of whole sequences, (batch, tokens) -> (batch, tokens, vocab_size), read out at `exit_layer`, through
+        its exit head if one is attached."""
         depth = self.config.shape.n_layers if exit_layer is None else exit_layer
         turn = self.rotations[None, : tokens.shape[1], None]
-        return self.read_out(self.span(self.embedding(tokens), 0, depth, turn, attend_causally))
+        x = self.span(self.embedding(tokens), 0, depth, turn, attend_causally)
+        if str(depth) in self.exit_heads:
+            x = self.exit_heads[str(depth)](x, turn, attend_causally)
+        return self.read_out(x)
 
 
 def attend_causally(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
