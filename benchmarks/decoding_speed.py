@@ -23,6 +23,7 @@ from hispec_sim.execute.generate import Settings, generate
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
+from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.models.safetensors_folder import save_folder
 from hispec_sim.networks import NetworkSpec
 
@@ -55,6 +56,7 @@ def main() -> None:
     shape = network.config.shape
     with tempfile.TemporaryDirectory() as folder:
         save_folder(network, Path(folder) / "model")
+        pack_for_cpu(network)
         theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
     prompt = torch.randint(3, shape.vocab_size, (PROMPT_TOKENS,), generator=torch.Generator().manual_seed(2)).tolist()
     options = {

@@ -62,6 +62,7 @@ def decode_command(
     """
     from hispec_sim.execute.generate import Settings, generate, lossless_note, use_threads
     from hispec_sim.models.loading import load_model
+    from hispec_sim.models.packed import pack_for_cpu
 
     if threads is not None:
         use_threads(threads)
@@ -73,6 +74,8 @@ def decode_command(
         draft = load_model(draft_model, dtype=dtype, device=device)
         _check_vocabularies(target, draft)
         networks["draft"] = draft.network
+    for network in networks.values():
+        pack_for_cpu(network)
     depths = {name: network.config.shape.n_layers for name, network in networks.items()}
     cascade = build_cascade(depths, exits, draft_length, verify_period or [], bonus)
     note = lossless_note(networks)
