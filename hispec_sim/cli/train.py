@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def reference_command(
         int | None, typer.Option(min=1, help="Train exactly so many steps, instead of --budget.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, text and exits.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = min(2, os.cpu_count() or 1),
     compiled: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="torch.compile.", show_default="if a compiler is there"),
