@@ -1,0 +1,170 @@
+"""`hispec train exits`: train exit heads for a network that was not made to exit early."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from hispec_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from hispec_sim.models.distil.evaluate import Agreement
+    from hispec_sim.models.distil.run import Settings, Stand
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+PIPED_WIDTH = 130
+INTERRUPTED = 130
+
+
+def train_exits_command(
+    out: Annotated[Path, typer.Option(help="Folder of the run; heads come into its heads/.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder with safetensors, a .gguf file, or smollm2.", show_default="the run's"),
+    ] = None,
+    exits: Annotated[
+        str | None, typer.Option(help="Exit layers, shallow to deep, such as 4,8.", show_default="the run's")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="block (a transformer layer) or adapter (a linear map).")] = "block",
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of teacher text, written by the model itself.")
+    ] = 1_000_000,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="JSONL with prompt and topic on each line.", show_default="built-in topics"),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time in all, such as 2h, 40m or 900s; text takes at most half.", show_default="no limit"),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of prompts, text and order.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, with its settings.")] = False,
+) -> None:
+    """Train heads that read a frozen network out at exit layers, from text that the network writes itself.
+
+    The network's text does not change: a head can only change how often an exit agrees with it. Agreement is measured
+    on topics that no head was trained on. Ctrl-C leaves all that was done; --resume goes on to the same heads.
+
+    hispec train exits --model smollm2 --exits 4,8 --tokens 1000000 --out heads-run --budget 2h
+    """
+    from hispec_sim.models.distil.run import HEADS, check_exits, read_settings, run, start, use_threads
+    from hispec_sim.models.loading import load_model
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+    settings = (
+        read_settings(out) if resume else _settings(model, exits, kind, tokens, prompts, budget, threads, seed, out)
+    )
+    use_threads(settings.threads)
+    loaded = load_model(settings.model, dtype="fp32", device=device)
+    if not resume:
+        check_exits(settings, loaded.network)
+        start(out, settings, prompts)
+    tokenizer = loaded.tokenizer
+
+    def encode(text: str) -> list[int]:
+        chats = tokenizer.chat_template is not None
+        return tokenizer.encode_chat([{"role": "user", "content": text}]) if chats else tokenizer.encode(text)
+
+    with _shown(console) as show:
+        found = run(out, loaded.network, encode, tokenizer.stop_ids, show=show)
+    if found is None:
+        console.print(
+            f"stopped: continue with hispec train exits --resume --out {out}", soft_wrap=True, highlight=False
+        )
+        raise typer.Exit(INTERRUPTED)
+    _print_agreement(console, found)
+    console.print(f"written to {out / HEADS}", soft_wrap=True, highlight=False)
+
+
+def _settings(
+    model: str | None,
+    exits: str | None,
+    kind: str,
+    tokens: int,
+    prompts: Path | None,
+    budget: str | None,
+    threads: int,
+    seed: int,
+    out: Path,
+) -> Settings:
+    """The settings of a new run, checked, with the command that gives them again."""
+    from hispec_sim.models.distil.run import Settings
+    from hispec_sim.models.exits import Kind
+
+    if model is None or exits is None:
+        raise InputError("a new run needs --model and --exits; to go on with one, say --resume")
+    if kind not in list(Kind):
+        raise InputError(f"--kind must be one of {', '.join(Kind)}, got {kind!r}")
+    if not re.fullmatch(r"\d{1,6}(,\d{1,6})*", exits.replace(" ", "")):
+        raise InputError(f"--exits must be layers such as 4,8, got {exits!r}")
+    budget_s = None if budget is None else _seconds(budget)
+    layers = tuple(int(layer) for layer in exits.replace(" ", "").split(","))
+    options = {"model": model, "exits": exits, "kind": kind, "tokens": tokens, "prompts": prompts, "budget": budget,
+               "threads": threads, "seed": seed, "out": out}  # fmt: skip
+    given = [f"--{key} {shlex.quote(str(value))}" for key, value in options.items() if value is not None]
+    command = " ".join(["hispec train exits", *given])
+    return Settings(model, layers, Kind(kind), tokens, seed, threads, budget_s, command)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not found or not float(found[1]) > 0:
+        raise InputError(f"--budget must be a time such as 2h, 40m or 900s, got {text!r}")
+    return float(found[1]) * UNITS[found[2]]
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Callable[[Stand], None]]:
+    """A bar with rate and time left on a terminal, and about ten lines for each phase anywhere."""
+    columns = (TextColumn("{task.fields[what]}"), BarColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=1, what="")
+    said: set[tuple[str, int]] = set()
+
+    def show(stand: Stand) -> None:
+        unit = "tokens" if stand.what == "text" else "steps"
+        text = f"{stand.done}/{stand.total} {unit}, {stand.tokens_per_s:.0f} tokens/s, {_duration(stand.left_s)} left"
+        bar.update(task, completed=stand.done, total=stand.total, what=stand.what, description=text)
+        tenth = (stand.what, 10 * stand.done // stand.total)
+        if tenth not in said:
+            said.add(tenth)
+            console.print(
+                f"{stand.what}: {text}{'; ' if stand.note else ''}{stand.note}", soft_wrap=True, highlight=False
+            )
+
+    with bar:
+        yield show
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _print_agreement(console: Console, found: Sequence[Agreement]) -> None:
+    table = Table(title="Agreement with the whole network on held-out topics")
+    for name in ("exit", "without head", "with head", "greedy text", "sampled text"):
+        table.add_column(name, justify="right")
+    for each in found:
+        shares = [f"{each.untrained:.3f}", f"{each.share:.3f} ± {each.error:.3f}"]
+        parts = ["-" if part is None else f"{part:.3f}" for part in (each.greedy, each.sampled)]
+        table.add_row(str(each.exit_layer), *shares, *parts)
+    console.print(table)
+    topics = Table(title="By held-out topic")
+    topics.add_column("topic", max_width=60)
+    for each in found:
+        topics.add_column(f"exit {each.exit_layer}", justify="right")
+    for topic in found[0].by_topic:
+        topics.add_row(topic, *(f"{each.by_topic[topic]:.3f}" for each in found))
+    console.print(topics)

@@ -1,0 +1,165 @@
+"""Training heads: hidden states from the frozen lower layers, once for all exits, and the distance of what each head
+reads out of them to what the whole network said.
+
+The network's first choices were stored with the text, so the layers above the deepest exit never run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hispec_sim.models.distil.write import Written
+from hispec_sim.models.exits import ExitHead, Kind, new_head
+from hispec_sim.models.llama import Llama, attend_causally
+from hispec_sim.models.train.checkpoint import load_checkpoint, save_checkpoint
+
+BATCH = 8
+"""Sequences of a step."""
+PASSES = 3
+"""How often each sequence is seen, where time allows."""
+LEARNING_RATE = {Kind.ADAPTER: 1e-3, Kind.BLOCK: 3e-4}
+FINAL_LEARNING_RATE = 0.1
+WARM_UP = 0.05
+WEIGHT_DECAY = 0.01
+BETAS = (0.9, 0.95)
+CLIP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences side by side, padded at their ends: `tokens` (sequences, longest - 1). Of the position (sequence,
+    place) in `rows`, the network chose `choices` (rows, CHOICES) with `log_probs`."""
+
+    tokens: Tensor
+    rows: tuple[Tensor, Tensor]
+    choices: Tensor
+    log_probs: Tensor
+
+
+def batch_of(sequences: Sequence[Written], device: torch.device) -> Batch:
+    """What a step needs of some sequences. The last token of each is only ever predicted."""
+    longest = max(len(each.tokens) for each in sequences) - 1
+    padded = [[*each.tokens[:-1], *[0] * (longest - len(each.tokens) + 1)] for each in sequences]
+    places = [torch.arange(each.prompt_tokens - 1, len(each.tokens) - 1) for each in sequences]
+    owners = [torch.full_like(place, i) for i, place in enumerate(places)]
+    return Batch(
+        torch.tensor(padded, device=device),
+        (torch.cat(owners).to(device), torch.cat(places).to(device)),
+        torch.cat([each.choices for each in sequences]).long().to(device),
+        torch.cat([each.log_probs for each in sequences]).float().to(device),
+    )
+
+
+@torch.no_grad()
+def states_at(network: Llama, tokens: Tensor, exits: Sequence[int]) -> list[Tensor]:
+    """Hidden states (sequences, tokens, hidden_size) at each exit, shallow to deep, from one pass."""
+    turn = network.rotations[None, : tokens.shape[1], None]
+    x, states = network.embedding(tokens), []
+    for first, last in zip((0, *exits), exits, strict=False):
+        x = network.span(x, first, last, turn, attend_causally)
+        states.append(x)
+    return states
+
+
+def head_logits(network: Llama, head: ExitHead, x: Tensor, batch: Batch) -> Tensor:
+    """What a head reads out of hidden states at the batch's rows: (rows, vocab_size)."""
+    turn = network.rotations[None, : x.shape[1], None]
+    return network.read_out(head(x, turn, attend_causally)[batch.rows])
+
+
+def divergence(logits: Tensor, choices: Tensor, log_probs: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence, in nats, of a head's distribution (rows, vocab_size) from the network's, which
+    is taken as if its first choices were all it could say."""
+    theirs = torch.log_softmax(log_probs, dim=-1)
+    ours = logits.gather(-1, choices) - logits.logsumexp(dim=-1, keepdim=True)
+    return (theirs.exp() * (theirs - ours)).sum(dim=-1).mean()
+
+
+class HeadTrainer:
+    """Heads in training, and how many of `steps` steps they have made."""
+
+    def __init__(
+        self, network: Llama, exits: Sequence[int], kind: Kind, sequences: Sequence[Written], *, steps: int, seed: int
+    ) -> None:
+        """`exits`: shallow to deep. The network is frozen."""
+        self.network, self.exits, self.kind = network.requires_grad_(False), tuple(exits), kind
+        self.sequences, self.steps, self.seed = sequences, steps, seed
+        self.step = 0
+        self._heads = nn.ModuleDict({str(layer): new_head(kind, network).float() for layer in exits})
+        matrices = [parameter for parameter in self._heads.parameters() if parameter.dim() > 1]
+        vectors = [parameter for parameter in self._heads.parameters() if parameter.dim() == 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}],
+            lr=LEARNING_RATE[kind],
+            betas=BETAS,
+        )
+
+    @property
+    def heads(self) -> dict[int, ExitHead]:
+        """The heads by exit layer."""
+        return {layer: cast(ExitHead, self._heads[str(layer)]) for layer in self.exits}
+
+    def train_step(self) -> dict[int, float]:
+        """Make the next step; returns the divergence at each exit."""
+        batch = batch_of(self._sequences_of(self.step), self.network.embedding.weight.device)
+        parts = self.losses(batch)
+        torch.stack(list(parts.values())).sum().backward()
+        for head in self.heads.values():
+            torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)
+        for group in self._optimizer.param_groups:
+            group["lr"] = LEARNING_RATE[self.kind] * self._rate()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return {layer: part.item() for layer, part in parts.items()}
+
+    def try_step(self) -> None:
+        """The work of a step, but for the last move: everything stays as it is."""
+        batch = batch_of(self._sequences_of(self.step), self.network.embedding.weight.device)
+        torch.stack(list(self.losses(batch).values())).sum().backward()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def losses(self, batch: Batch) -> dict[int, Tensor]:
+        """The divergence at each exit."""
+        states = states_at(self.network, batch.tokens, self.exits)
+        return {
+            layer: divergence(head_logits(self.network, head, x, batch), batch.choices, batch.log_probs)
+            for (layer, head), x in zip(self.heads.items(), states, strict=True)
+        }
+
+    def save(self, folder: Path, rest: dict[str, Any]) -> None:
+        """Write a checkpoint with `rest` (plain data) beside the step."""
+        save_checkpoint(folder, self._heads, self._optimizer, {"step": self.step, **rest})
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Continue from a checkpoint; returns what was saved beside it."""
+        rest = dict(load_checkpoint(folder, self._heads, self._optimizer))
+        self.step = int(rest["step"])
+        for parameter, state in self._optimizer.state.items():
+            for key, value in state.items():
+                if key != "step":  # a number, which stays where it is
+                    state[key] = value.to(parameter.device)
+        return rest
+
+    def _sequences_of(self, step: int) -> list[Written]:
+        """The sequences of a step follow from its number: every pass over the text has an order of its own."""
+        n = len(self.sequences)
+        places = range(step * BATCH, (step + 1) * BATCH)
+        orders = {turn: np.random.default_rng([self.seed, 3, turn]).permutation(n) for turn in {p // n for p in places}}
+        return [self.sequences[orders[place // n][place % n]] for place in places]
+
+    def _rate(self) -> float:
+        """Share of the learning rate at this step: a linear start, then half a cosine."""
+        warm = max(1, round(WARM_UP * self.steps))
+        if self.step < warm:
+            return (self.step + 1) / warm
+        part = (self.step - warm) / max(1, self.steps - warm)
+        return FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * (1 + math.cos(math.pi * part)) / 2

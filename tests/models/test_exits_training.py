@@ -1,0 +1,209 @@
+"""Heads learn from the text that the network writes, and an interrupted run ends as an uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hispec_sim.errors import InputError
+from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.distil.evaluate import agreement
+from hispec_sim.models.distil.loop import LEARNING_RATE, HeadTrainer, batch_of, divergence
+from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts, split_topics
+from hispec_sim.models.distil.run import HEADS, Settings, Stand, read_settings, run, start
+from hispec_sim.models.distil.teacher import Teacher, chunk_path, chunks_there, load_chunk
+from hispec_sim.models.exits import CARD, WEIGHTS, Kind, load_heads, read_card
+from hispec_sim.models.llama import Llama
+from hispec_sim.networks import NetworkSpec
+
+torch.set_num_threads(1)
+STOP = 3
+
+
+@cache
+def network() -> Llama:
+    """Six random layers whose exits agree with the end at two positions in five; what is missing can be learned."""
+    torch.manual_seed(3)
+    shape = NetworkSpec("tiny", 6, 32, 4, 2, 8, 48, 40, True)
+    made = Llama(LlamaConfig(shape, max_positions=64)).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3 if "output" in name or "down" in name else 0.15)
+        made.embedding.weight.normal_(std=0.35)
+    return made.requires_grad_(False)
+
+
+def encode(text: str) -> list[int]:
+    return [ord(letter) % 40 for letter in text[:: max(1, len(text) // 20)]]
+
+
+def teacher(folder: Path, seed: int = 0) -> Teacher:
+    return Teacher(network(), BuiltIn(seed), encode, {STOP}, folder, seed)
+
+
+def test_text_is_the_network_s_own_and_stored_whole(tmp_path: Path) -> None:
+    """Greedy sequences follow the first choices, all carry the log-probabilities of the uncached network, and a chunk
+    written again is the same."""
+    assert teacher(tmp_path).add_chunk(0, held_out=False)
+    sequences = load_chunk(chunk_path(tmp_path, 0, held_out=False))
+    assert {each.greedy for each in sequences} == {True, False}
+    assert len({each.prompt_tokens for each in sequences}) > 3
+    assert len({each.new_tokens for each in sequences}) > 1
+    for each in sequences:
+        with torch.inference_mode():
+            logits = network()(torch.tensor([each.tokens[:-1]]))[0, each.prompt_tokens - 1 :]
+        expected = torch.log_softmax(logits, dim=-1).gather(-1, each.choices.long())
+        torch.testing.assert_close(each.log_probs.float(), expected, rtol=2e-3, atol=2e-3)
+        new = each.tokens[each.prompt_tokens :]
+        assert STOP not in new[:-1]
+        assert len(each.tokens) <= 64
+        if each.greedy:
+            assert new[8:] == each.choices[8:, 0].tolist()
+    first = chunk_path(tmp_path, 0, held_out=False)
+    assert teacher(tmp_path / "again").add_chunk(0, held_out=False)
+    again = load_chunk(chunk_path(tmp_path / "again", 0, held_out=False))
+    assert [each.tokens for each in again] == [each.tokens for each in sequences]
+    assert not teacher(tmp_path).add_chunk(1, held_out=False, keep_on=lambda: False)
+    assert chunks_there(tmp_path, held_out=False) == [first]
+    first.write_bytes(first.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"00000\.safetensors is damaged .* delete it and resume"):
+        load_chunk(first)
+
+
+@pytest.mark.parametrize(("kind", "gain"), [(Kind.BLOCK, 0.3), (Kind.ADAPTER, 0.2)])
+def test_training_raises_agreement(tmp_path: Path, kind: Kind, gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On topics that were held out, well above the final norm and LM head alone; and the network stays as it is."""
+    monkeypatch.setitem(LEARNING_RATE, kind, 1e-2)  # a tiny network takes larger strides
+    writer = teacher(tmp_path)
+    for number in range(8):
+        writer.add_chunk(number, held_out=False)
+    writer.add_chunk(0, held_out=True)
+    text = [each for path in chunks_there(tmp_path, held_out=False) for each in load_chunk(path)]
+    held_out = load_chunk(chunk_path(tmp_path, 0, held_out=True))
+    assert not {each.topic for each in text} & {each.topic for each in held_out}
+    before = {name: parameter.clone() for name, parameter in network().named_parameters()}
+    trainer = HeadTrainer(network(), [2, 4], kind, text, steps=120, seed=0)
+    first = trainer.train_step()
+    while trainer.step < trainer.steps:
+        last = trainer.train_step()
+    for found in agreement(network(), trainer.heads, held_out):
+        assert last[found.exit_layer] < 0.5 * first[found.exit_layer]
+        assert found.share > found.untrained + gain, found
+        assert 0 < found.error < 0.1
+        assert set(found.by_topic) == {each.topic for each in held_out}
+    assert all(torch.equal(before[name], parameter) for name, parameter in network().named_parameters())
+
+
+def test_divergence_is_none_from_itself() -> None:
+    """And what it is otherwise, by hand: choices of .8 and .2 against a uniform third of four tokens."""
+    uniform = torch.zeros(1, 4)
+    theirs = torch.tensor([[0.8, 0.2]]).log()
+    expected = 0.8 * np.log(0.8 / 0.25) + 0.2 * np.log(0.2 / 0.25)
+    assert divergence(uniform, torch.tensor([[1, 2]]), theirs).item() == pytest.approx(expected, rel=1e-5)
+    logits = torch.tensor([[0.1, 2.0, -1.0]])
+    best = torch.log_softmax(logits, -1).topk(3)
+    assert divergence(logits, best.indices, best.values).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_batches_are_padded_at_their_ends(tmp_path: Path) -> None:
+    """Each new token is predicted from the position before it."""
+    teacher(tmp_path).add_chunk(0, held_out=False)
+    sequences = load_chunk(chunk_path(tmp_path, 0, held_out=False))[:3]
+    batch = batch_of(sequences, torch.device("cpu"))
+    assert len(batch.rows[0]) == len(batch.choices) == sum(each.new_tokens for each in sequences)
+    row = 0
+    for i, each in enumerate(sequences):
+        for place in range(each.prompt_tokens - 1, len(each.tokens) - 1):
+            assert (batch.rows[0][row], batch.rows[1][row]) == (i, place)
+            assert batch.tokens[i, place] == each.tokens[place]
+            row += 1
+
+
+def test_resumed_run_gives_the_same_heads(tmp_path: Path) -> None:
+    """Interrupted by Ctrl-C in the text and in training; the files are the same to the byte."""
+    settings = Settings("tiny", (2, 4), Kind.BLOCK, tokens=1500, command="as given")
+    for name in ("whole", "parts"):
+        start(tmp_path / name, settings, None)
+    whole = run(tmp_path / "whole", network(), encode, {STOP})
+    assert whole is not None
+    stands: list[Stand] = []
+
+    def break_at(what: str, done: int) -> None:
+        def show(stand: Stand) -> None:
+            stands.append(stand)
+            if stand.what == what and stand.done >= done:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        assert run(tmp_path / "parts", network(), encode, {STOP}, show=show) is None
+
+    break_at("text", 900)
+    assert not (tmp_path / "parts" / HEADS).exists()
+    assert 0 < len(chunks_there(tmp_path / "parts", held_out=False)) < 4
+    break_at("training", 5)
+    break_at("training", 9)
+    parts = run(tmp_path / "parts", network(), encode, {STOP}, show=stands.append)
+    assert parts == whole
+    for file in (WEIGHTS, CARD):
+        assert (tmp_path / "parts" / HEADS / file).read_bytes() == (tmp_path / "whole" / HEADS / file).read_bytes()
+    assert all(stand.done <= stand.total and stand.tokens_per_s > 0 and stand.left_s >= 0 for stand in stands)
+    provenance = read_card(tmp_path / "parts" / HEADS).provenance
+    assert provenance["command"] == "as given"
+    assert provenance["tokens"] >= 1500
+    assert [each["exit_layer"] for each in provenance["agreement"]] == [2, 4]
+    assert set(load_heads(tmp_path / "parts" / HEADS, network())) == {2, 4}
+    (tmp_path / "parts" / "training" / "00001.safetensors").unlink()
+    assert run(tmp_path / "parts", network(), encode, {STOP}) == whole, "text that was lost is written again"
+
+
+def test_a_budget_is_kept(tmp_path: Path) -> None:
+    """Text ends after half of it, and steps are as many as fit."""
+    start(tmp_path / "run", Settings("tiny", (2,), Kind.BLOCK, tokens=10**8, budget_s=1.5), None)
+    assert run(tmp_path / "run", network(), encode, {STOP}) is not None
+    settings = read_settings(tmp_path / "run")
+    assert settings.chunks is not None
+    assert settings.chunks < 100
+    assert settings.steps is not None
+    assert settings.steps < 1000
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ('{"prompt": "a", "topic": "x"}\n{"prompt": 3}', 'line 2 must be an object with a text: {"prompt"'),
+        ('{"prompt": "a"}\n\nnonsense', "line 3 is not JSON"),
+        ('["a"]', "line 1 must be"),
+        ('{"prompt": " "}', "line 1 must be"),
+        ('{"prompt": "a", "topic": 3}', "line 1: topic must be a text"),
+        ('{"prompt": "a", "topic": "x"}\n{"prompt": "b", "topic": "x"}', "at least 2 are needed"),
+        ("", "at least 2 are needed"),
+        ("\udcff", "cannot be read"),
+    ],
+)
+def test_wrong_prompt_files(tmp_path: Path, lines: str, expected: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(lines.encode(errors="surrogateescape"))
+    with pytest.raises(InputError) as error:
+        read_prompts(path)
+    assert expected in str(error.value)
+
+
+def test_topics_are_held_out(tmp_path: Path) -> None:
+    """No prompt of one side is about a topic of the other, built in or given."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(f'{{"prompt": "p{i}", "topic": "t{i % 5}"}}\n' for i in range(20)))
+    for source in (BuiltIn(1), FromFile(read_prompts(path), 1)):
+        rng = np.random.default_rng(0)
+        drawn = {side: [source.draw(rng, held_out=side) for _ in range(100)] for side in (False, True)}
+        topics = {side: {prompt.topic for prompt in prompts} for side, prompts in drawn.items()}
+        assert not topics[False] & topics[True]
+        assert len({len(prompt.text) for prompt in drawn[False]}) > 1 or isinstance(source, FromFile)
+        for topic in topics[True] - {"t0", "t1", "t2", "t3", "t4"}:
+            assert not any(topic in prompt.text for prompt in drawn[False])
+    assert [len(side) for side in split_topics(["a", "b"], 0)] == [1, 1]
