@@ -92,7 +92,8 @@ Nats per token on sixteen held-out windows, by exit layer.
 ## What it cannot do
 
 - It is no assistant and knows no language but this package's kind of Python. It cannot be trusted with any question.
-- It was trained on windows of {recipe.context} tokens; its {recipe.max_positions} positions beyond that are untrained.
+- It was trained on windows of {recipe.context} tokens. It has {recipe.max_positions} positions; those beyond are
+  untrained, and longer texts become worse.
 - {source.shared_lines:.0%} of the long held-out lines stand somewhere in the training text too, because folders of
   that package copy from one another: held-out numbers are those of unseen files of a familiar kind, and other text
   agrees less.
@@ -151,14 +152,15 @@ def cell(found: Share) -> str:
 def _depth_note(found: Evaluation) -> str:
     best = min(found.exits, key=lambda row: row.loss)
     gain = best.loss - found.full_loss
+    middle = min(found.exits, key=lambda row: abs(row.exit_layer - found.n_layers / 4))
+    quarter = middle.loss - found.full_loss
     if gain > 0:
-        return (
-            f"Depth buys little: the full network's held-out loss is {gain:.3f} nats below that of exit "
-            f"{best.exit_layer}. A network of that depth would do nearly as well; the rest is there to be costly."
-        )
+        text = f"Depth buys little: the full network's held-out loss is {gain:.3f} nats below that of exit"
+    else:
+        text = f"Depth buys nothing: the full network's held-out loss is {-gain:.3f} nats above that of exit"
     return (
-        f"Depth buys nothing: exit {best.exit_layer} has a held-out loss {-gain:.3f} nats below the full network's. "
-        "A network of that depth would do better; the rest is there to be costly."
+        f"{text} {best.exit_layer} and {abs(quarter):.3f} {'below' if quarter > 0 else 'above'} that of exit "
+        f"{middle.exit_layer}.\n  A shallower network would do about as well; much of the depth is there to be costly."
     )
 
 
