@@ -93,7 +93,7 @@ Nats per token on sixteen held-out windows, by exit layer.
 
 - It is no assistant and knows no language but this package's kind of Python. It cannot be trusted with any question.
 - It was trained on windows of {recipe.context} tokens. It has {recipe.max_positions} positions; those beyond are
-  untrained, and longer texts become worse.
+  untrained.
 - {source.shared_lines:.0%} of the long held-out lines stand somewhere in the training text too, because folders of
   that package copy from one another: held-out numbers are those of unseen files of a familiar kind, and other text
   agrees less.
