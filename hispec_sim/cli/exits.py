@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 UNITS = {"s": 1, "m": 60, "h": 3600}
 PIPED_WIDTH = 130
 INTERRUPTED = 130
+MOST_TOPICS = 24
+"""More are stored with the heads, but not printed."""
 
 
 def train_exits_command(
@@ -161,6 +163,8 @@ def _print_agreement(console: Console, found: Sequence[Agreement]) -> None:
         parts = ["-" if part is None else f"{part:.3f}" for part in (each.greedy, each.sampled)]
         table.add_row(str(each.exit_layer), *shares, *parts)
     console.print(table)
+    if len(found[0].by_topic) > MOST_TOPICS:
+        return
     topics = Table(title="By held-out topic")
     topics.add_column("topic", max_width=60)
     for each in found:
