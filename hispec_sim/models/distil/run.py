@@ -28,8 +28,9 @@ from hispec_sim.models.train.checkpoint import NAME as CHECKPOINT
 SETTINGS, PROMPTS, HEADS = "run.json", "prompts.jsonl", "heads"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 40_000
 """Tokens of held-out text, as a share of those to train on, and at most."""
-TEXT_SHARE, MARGIN = 0.5, 0.93
-"""Share of a budget that writing text may take, and of the rest that steps are planned for."""
+TEXT_SHARE, MARGIN, LOOKS_SHARE = 0.5, 0.88, 0.1
+"""Share of a budget that writing text may take, of the rest that steps are planned for, and of the time of steps that
+looks at held-out text may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +212,9 @@ def _train(
     while trainer.step < trainer.steps and keep_on():
         losses = trainer.train_step()
         note = "divergence " + " ".join(f"{layer}:{loss:.2f}" for layer, loss in losses.items())
-        if trainer.step % max(1, trainer.steps // 10) == 0:
-            looked = time.monotonic()
-            seen = agreement(network, trainer.heads, held_out[: 2 * BATCH])
+        looked = time.monotonic()
+        if trainer.step % max(1, trainer.steps // 10) == 0 and look_s <= LOOKS_SHARE * (looked - began):
+            seen = agreement(network, trainer.heads, held_out[:BATCH])
             look_s += time.monotonic() - looked
             note += "; held-out agreement " + " ".join(f"{each.exit_layer}:{each.share:.3f}" for each in seen)
         now = time.monotonic()
