@@ -10,6 +10,7 @@ import typer
 import hispec_sim
 from hispec_sim.cli.check import check_app
 from hispec_sim.cli.decode import decode_command
+from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
@@ -31,6 +32,7 @@ app.command("decode")(decode_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")
 app.add_typer(check_app, name="check")
+train_app.command("exits")(train_exits_command)
 app.add_typer(train_app, name="train")
 
 
