@@ -34,8 +34,8 @@ class Recipe:
     max_positions: int = 512
 
     # What one step sees.
-    batch: int = 8
-    context: int = 256
+    batch: int = 4
+    context: int = 512
 
     # AdamW (Loshchilov and Hutter, arXiv 1711.05101), warm-up and cosine to zero (arXiv 1608.03983).
     learning_rate: float = 2e-3
@@ -52,29 +52,29 @@ class Recipe:
     """Share of the steps after which no layer is dropped any more."""
 
     # Early-exit losses (LayerSkip 4.1.2). LayerSkip takes all exits, weighted by depth and by a curriculum; here a few
-    # are drawn each step, by weight, which costs less. Heavy in the middle: that is where a cascade verifies.
+    # are drawn each step, by weight, which costs less. Heaviest at a quarter of the depth: there a cascade verifies.
     exits: dict[int, float] = field(
-        default_factory=lambda: {1: 0.2, 2: 0.3, 4: 0.6, 6: 1.2, 8: 1.5, 10: 1.5, 12: 1.0, 16: 0.5, 24: 0.3}
+        default_factory=lambda: {1: 0.3, 2: 0.6, 4: 0.5, 6: 0.7, 8: 1.2, 10: 2.4, 12: 1.2, 16: 0.6, 24: 0.3}
     )
     """Weight of each exit layer in the draw."""
     drawn_exits: int = 2
     exit_scale: float = 0.4
     """Weight of one drawn exit's loss beside the deepest loss of the step."""
-    shallow_share: float = 0.5
+    shallow_share: float = 0.6
     """Share of the steps that run only the first layers, up to one of `shallow_depths`: cheaper, and a stronger form
     of layer dropout."""
-    shallow_depths: tuple[int, ...] = (8, 10, 12, 16)
+    shallow_depths: tuple[int, ...] = (10, 12, 16)
 
     # Self-distillation: later on, part of an exit's loss is the divergence from the deepest exit of the step
     # (Hinton et al., arXiv 1503.02531; within one network: Zhang et al., arXiv 1905.08094).
     distill_from: float = 0.3
     """Share of the steps after which it begins."""
-    distill_share: float = 0.6
+    distill_share: float = 0.7
     """Part of an exit's loss that is divergence; the rest is the text."""
-    pull: float = 0.3
+    pull: float = 0.5
     """How much of the divergence's gradient reaches the deepest exit itself (0: it is a fixed teacher). Above 0 the
     full network leaves what a middle exit says only where the text pays for it. Not in LayerSkip."""
-    pulling_from: int = 6
+    pulling_from: int = 8
     """Shallowest exit layer that pulls."""
 
     def __post_init__(self) -> None:
