@@ -11,6 +11,7 @@ kept at the exit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +74,7 @@ class CachedNetwork:
         Returns the logits of all read-out rows, (sum of pieces' logits, vocab_size), piece after piece, or None if
         there are none. Raises KeyError when `first_layer` is no exit whose hidden states are kept.
         """
-        batch = _Batch(pieces, self.slots, self._kv.device)
+        batch = self._batch(pieces)
         x = self._input(first_layer, pieces, batch)
         turn = self.network.rotations[batch.positions][:, :, None]
         attend = partial(batch.attend, self._kv)
@@ -99,12 +100,15 @@ class CachedNetwork:
         block = self._blocks[exit_layer]
         unseen = block.unseen(pieces)
         if [(p.slot, p.position) for p in unseen] != [(p.slot, p.position) for p in pieces]:
-            batch = _Batch(unseen, self.slots, self._kv.device)
+            batch = self._batch(unseen)
             x = self._hidden[exit_layer][batch.slots[:, None], batch.positions]
         turn = self.network.rotations[batch.positions][:, :, None]
         x = self._heads[exit_layer](x, turn, partial(batch.attend, block.kv))
         block.remember(unseen)
         return _read_rows(x, unseen)
+
+    def _batch(self, pieces: Sequence[Piece]) -> _Batch:
+        return _Batch(pieces, self.slots, self.network, self._kv)
 
     def _input(self, first_layer: int, pieces: Sequence[Piece], batch: _Batch) -> Tensor:
         if first_layer > 0:
@@ -146,7 +150,9 @@ class _BlockCache:
 class _Batch:
     """Where the pieces of one forward stand in the cache. Shorter pieces are padded at their last position."""
 
-    def __init__(self, pieces: Sequence[Piece], slots: int, device: torch.device) -> None:
+    def __init__(self, pieces: Sequence[Piece], slots: int, network: Llama, kv: Tensor) -> None:
+        device, shape = kv.device, network.config.shape
+        self.group = shape.n_heads // shape.n_kv_heads
         self.width = max(piece.tokens for piece in pieces)
         self.context = max(piece.position + piece.tokens for piece in pieces)
         tokens = torch.tensor([piece.tokens for piece in pieces], device=device)
@@ -161,7 +167,8 @@ class _Batch:
         self.mask = None
         if len(pieces) > 1 or self.width > 1:
             seen = torch.arange(self.context, device=device) <= self.positions[..., None]
-            self.mask = seen[:, None]
+            unseen = torch.zeros(seen.shape, device=device, dtype=kv.dtype).masked_fill_(~seen, -math.inf)
+            self.mask = unseen.repeat(1, self.group, 1)[:, None]
 
     def keep(self, cache: Tensor, x: Tensor) -> None:
         """Write (batch, tokens, ...) into a cache of shape (slots, max_tokens, ...), padding left out."""
@@ -172,14 +179,20 @@ class _Batch:
             cache[self.row_slots, self.row_positions] = x.flatten(0, 1)[self.rows]
 
     def attend(self, kv: Tensor, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention of each sequence's query tokens to its own part of a cache `kv`, up to their positions."""
+        """Attention of each sequence's query tokens to its own part of a cache `kv`, up to their positions.
+
+        Query heads that share keys and values are laid out as further query tokens of one head: their keys and values
+        are then read once, and not copied for each.
+        """
         key_cache, value_cache = kv[layer]
         self.keep(key_cache, keys)
         self.keep(value_cache, values)
         k, v = (self._rows_of(cache).transpose(1, 2) for cache in (key_cache, value_cache))
-        grouped = queries.shape[2] != keys.shape[2]  # asking for groups costs time even where each has one head
-        mixed = F.scaled_dot_product_attention(queries.transpose(1, 2), k, v, attn_mask=self.mask, enable_gqa=grouped)
-        return mixed.transpose(1, 2)
+        if self.group == 1:
+            return F.scaled_dot_product_attention(queries.transpose(1, 2), k, v, attn_mask=self.mask).transpose(1, 2)
+        q = queries.unflatten(2, (-1, self.group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return mixed.unflatten(2, (self.group, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
     def _rows_of(self, cache: Tensor) -> Tensor:
         seen = cache[:, : self.context]
