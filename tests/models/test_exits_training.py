@@ -40,6 +40,13 @@ def network() -> Llama:
     return made.requires_grad_(False)
 
 
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer slots than sequences, as in a real run."""
+    monkeypatch.setattr("hispec_sim.models.distil.teacher.SEQUENCES", 16)
+    monkeypatch.setattr("hispec_sim.models.distil.write.SLOTS", 6)
+
+
 def encode(text: str) -> list[int]:
     return [ord(letter) % 40 for letter in text[:: max(1, len(text) // 20)]]
 

@@ -20,13 +20,13 @@ from hispec_sim.models.distil.interruptions import keeping_on
 from hispec_sim.models.distil.loop import BATCH, PASSES, HeadTrainer
 from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts
 from hispec_sim.models.distil.teacher import Teacher, about_chunk, chunk_path, chunks_there, load_chunk
-from hispec_sim.models.distil.write import Written
+from hispec_sim.models.distil.write import Written, fast_for_writing
 from hispec_sim.models.exits import Kind, save_heads
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.train.checkpoint import NAME as CHECKPOINT
 
 SETTINGS, PROMPTS, HEADS = "run.json", "prompts.jsonl", "heads"
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 40_000
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 25_000
 """Tokens of held-out text, as a share of those to train on, and at most."""
 TEXT_SHARE, MARGIN, LOOKS_SHARE = 0.5, 0.88, 0.1
 """Share of a budget that writing text may take, of the rest that steps are planned for, and of the time of steps that
@@ -117,7 +117,7 @@ def run(
     check_exits(settings, network)
     given = (folder / PROMPTS).is_file()
     prompts = FromFile(read_prompts(folder / PROMPTS), settings.seed) if given else BuiltIn(settings.seed)
-    teacher = Teacher(network, prompts, encode, stop_ids, folder, settings.seed)
+    teacher = Teacher(network, prompts, encode, stop_ids, folder, settings.seed, fast_for_writing(network))
     with keeping_on() as keep_on:
         chunks = _write_text(teacher, folder, settings, show, keep_on)
         if chunks is None:

@@ -21,8 +21,9 @@ from hispec_sim.models.distil.write import Assignment, Written, write
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.optional import optional
 
-SEQUENCES = 16
-"""Sequences of a chunk, written at once."""
+SEQUENCES = 192
+"""Sequences of a chunk. When few of them are left to write, the network works for few: a chunk should be several times
+what is written at once."""
 NEW_TOKENS = (32, 256)
 OPENING = (0, 8)
 TEMPERATURES = (0.0, 0.0, 0.7, 1.0)
@@ -49,7 +50,11 @@ class Teacher:
         stop_ids: Collection[int],
         folder: Path,
         seed: int,
+        rounded: Llama | None = None,
     ) -> None:
+        """`rounded`, if given, writes what is trained on; what is held out is always the network's own to the last
+        digit."""
+        self._rounded = network if rounded is None else rounded
         self._network, self._prompts, self._encode = network, prompts, encode
         self._stop_ids, self._folder, self._seed = frozenset(stop_ids), folder, seed
 
@@ -60,7 +65,8 @@ class Teacher:
         assignments = [self._assign(rng, held_out) for _ in range(SEQUENCES)]
         generator = torch.Generator(device=self._network.embedding.weight.device)
         generator.manual_seed(int(rng.integers(2**62)))
-        written = write(self._network, assignments, self._stop_ids, generator, keep_on)
+        network = self._network if held_out else self._rounded
+        written = write(network, assignments, self._stop_ids, generator, keep_on)
         if written is None:
             return False
         save_chunk(chunk_path(self._folder, number, held_out=held_out), written, time.monotonic() - began)

@@ -3,6 +3,7 @@ choices at every token it adds."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.weights import empty_network
 
 CHOICES = 16
 """First choices kept for each token."""
+SLOTS = 64
+"""Sequences that are written at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +58,39 @@ def write(
     generator: torch.Generator,
     keep_on: Callable[[], bool] = lambda: True,
 ) -> list[Written] | None:
-    """The sequences of all assignments, or None if `keep_on` said no. The same generator state gives the same text."""
+    """The sequences of all assignments, or None if `keep_on` said no. The same generator state gives the same text.
+
+    At most `SLOTS` are written at once. One that ends makes room for the next, so that the network's weights are read
+    for many tokens all the time.
+    """
+    slots = min(SLOTS, len(assignments))
     longest = max(len(each.prompt) + each.new_tokens for each in assignments)
-    cached = CachedNetwork(network, slots=len(assignments), max_tokens=longest, exits=())
+    cached = CachedNetwork(network, slots=slots, max_tokens=longest, exits=())
     device = network.embedding.weight.device
     texts = [list(each.prompt) for each in assignments]
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in assignments]
-    fed = [0] * len(texts)
-    writing = list(range(len(texts)))
-    while writing:
+    waiting, seated = deque(range(len(assignments))), dict[int, int]()
+    while waiting or seated:
         if not keep_on():
             return None
-        pieces = [Piece(i, fed[i], len(texts[i]) - fed[i], 1, texts[i][fed[i] :]) for i in writing]
+        free = [slot for slot in range(slots) if slot not in seated]
+        # Prompts are padded to the longest of those pushed together, so newcomers wait for one another.
+        arrived = len(free) >= min(len(waiting), max(1, slots // 8))
+        newcomers = dict(zip(free, [waiting.popleft() for _ in free[: len(waiting)]], strict=False)) if arrived else {}
+        seated.update(newcomers)
+        writing = sorted((newcomers or seated).items())
+        pieces = [_piece(slot, texts[i], whole=bool(newcomers)) for slot, i in writing]
         logits = cached.forward(0, network.config.shape.n_layers, pieces)
         assert logits is not None
-        temperatures = torch.tensor([_temperature(assignments[i], len(kept[i])) for i in writing], device=device)
+        temperatures = torch.tensor([_temperature(assignments[i], len(kept[i])) for _, i in writing], device=device)
         best = torch.log_softmax(logits.float(), dim=-1).topk(min(CHOICES, logits.shape[-1]))
         choices, log_probs = best.indices.int().cpu(), best.values.half().cpu()
         tokens = _draw(logits, temperatures, generator).tolist()
-        for row, (i, token) in enumerate(zip(writing, tokens, strict=True)):
-            fed[i] = len(texts[i])
+        for row, ((slot, i), token) in enumerate(zip(writing, tokens, strict=True)):
             texts[i].append(token)
             kept[i].append((choices[row], log_probs[row]))
-        writing = [i for i in writing if texts[i][-1] not in stop_ids and len(kept[i]) < assignments[i].new_tokens]
+            if token in stop_ids or len(kept[i]) == assignments[i].new_tokens:
+                del seated[slot]
     return [
         Written(
             each.topic,
@@ -88,6 +102,22 @@ def write(
         )
         for each, text, rows in zip(assignments, texts, kept, strict=True)
     ]
+
+
+def fast_for_writing(network: Llama) -> Llama:
+    """A copy of a network in bfloat16 where the processor multiplies that in hardware, else the network itself.
+
+    Its text is the network's own but for rounding, which teaching can bear and takes half the time."""
+    if network.embedding.weight.device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
+        return network
+    copy = empty_network(network.config, "bf16", "cpu")
+    copy.load_state_dict(network.state_dict())
+    return copy
+
+
+def _piece(slot: int, text: Sequence[int], *, whole: bool) -> Piece:
+    first = 0 if whole else len(text) - 1
+    return Piece(slot, first, len(text) - first, 1, text[first:])
 
 
 def _temperature(assignment: Assignment, written: int) -> float:
