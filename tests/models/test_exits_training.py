@@ -14,7 +14,16 @@ import torch
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.distil.evaluate import agreement
-from hispec_sim.models.distil.loop import LEARNING_RATE, HeadTrainer, batch_of, divergence
+from hispec_sim.models.distil.loop import (
+    BATCH,
+    LEARNING_RATE,
+    Candidates,
+    HeadTrainer,
+    batch_of,
+    divergence,
+    draw_candidates,
+    order_of_pass,
+)
 from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts, split_topics
 from hispec_sim.models.distil.run import HEADS, Settings, Stand, read_settings, run, start
 from hispec_sim.models.distil.teacher import Teacher, chunk_path, chunks_there, load_chunk
@@ -108,15 +117,49 @@ def test_training_raises_agreement(tmp_path: Path, kind: Kind, gain: float, monk
     assert all(torch.equal(before[name], parameter) for name, parameter in network().named_parameters())
 
 
+def all_of(vocab_size: int) -> Candidates:
+    return Candidates(torch.arange(vocab_size), torch.zeros(vocab_size))
+
+
 def test_divergence_is_none_from_itself() -> None:
     """And what it is otherwise, by hand: choices of .8 and .2 against a uniform third of four tokens."""
     uniform = torch.zeros(1, 4)
     theirs = torch.tensor([[0.8, 0.2]]).log()
     expected = 0.8 * np.log(0.8 / 0.25) + 0.2 * np.log(0.2 / 0.25)
-    assert divergence(uniform, torch.tensor([[1, 2]]), theirs).item() == pytest.approx(expected, rel=1e-5)
+    found = divergence(uniform, all_of(4), torch.tensor([[1, 2]]), theirs)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
     logits = torch.tensor([[0.1, 2.0, -1.0]])
     best = torch.log_softmax(logits, -1).topk(3)
-    assert divergence(logits, best.indices, best.values).item() == pytest.approx(0, abs=1e-6)
+    assert divergence(logits, all_of(3), best.indices, best.values).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_candidates_stand_for_the_vocabulary() -> None:
+    """All that was chosen is among them, the rest is sampled without bias: on average over draws the sum of
+    exponentials is the whole vocabulary's; where little would be left out, nothing is."""
+    generator = torch.Generator().manual_seed(0)
+    logits, choices = torch.randn(3, 200, generator=generator), torch.tensor([[5, 9], [9, 150], [0, 199]])
+    sums = []
+    for seed in range(400):
+        drawn = draw_candidates(choices, 200, 20, np.random.default_rng(seed))
+        assert drawn.token_ids.tolist() == sorted(set(drawn.token_ids.tolist()))
+        assert set(choices.flatten().tolist()) < set(drawn.token_ids.tolist())
+        assert len(drawn.token_ids) == 5 + 20
+        sums.append((logits[:, drawn.token_ids] + drawn.log_weights).exp().sum(dim=-1))
+    found = torch.stack(sums)
+    z = (found.mean(dim=0) - logits.exp().sum(dim=-1)) / (found.std(dim=0) / 20)
+    assert z.abs().max() < 4
+    assert len(draw_candidates(choices, 200, 100, np.random.default_rng(0)).token_ids) == 200
+
+
+def test_a_pass_sees_every_sequence_once_and_pads_little() -> None:
+    lengths = np.random.default_rng(0).integers(30, 300, 517)
+    orders = [order_of_pass(lengths, np.random.default_rng(seed)) for seed in range(2)]
+    assert all(sorted(order) == list(range(517)) for order in orders)
+    assert not np.array_equal(*orders)
+    batches = lengths[orders[0][:512]].reshape(-1, BATCH)
+    padding = 1 - batches.sum() / (batches.max(axis=1) * BATCH).sum()
+    assert padding < 0.1
+    assert abs(np.corrcoef(np.arange(len(batches)), batches.mean(axis=1))[0, 1]) < 0.3, "short and long ones alternate"
 
 
 def test_batches_are_padded_at_their_ends(tmp_path: Path) -> None:

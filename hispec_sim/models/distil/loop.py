@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hispec_sim.models.distil.write import Written
@@ -23,6 +24,10 @@ from hispec_sim.models.train.checkpoint import load_checkpoint, save_checkpoint
 
 BATCH = 8
 """Sequences of a step."""
+POOL = 16
+"""Batches whose sequences are sorted by length together."""
+SAMPLED_TOKENS = 4096
+"""Random tokens that stand for those of the vocabulary that the network chose nowhere in a batch."""
 PASSES = 3
 """How often each sequence is seen, where time allows."""
 LEARNING_RATE = {Kind.ADAPTER: 1e-3, Kind.BLOCK: 3e-4}
@@ -69,18 +74,60 @@ def states_at(network: Llama, tokens: Tensor, exits: Sequence[int]) -> list[Tens
     return states
 
 
-def head_logits(network: Llama, head: ExitHead, x: Tensor, batch: Batch) -> Tensor:
-    """What a head reads out of hidden states at the batch's rows: (rows, vocab_size)."""
+def head_states(network: Llama, head: ExitHead, x: Tensor, batch: Batch) -> Tensor:
+    """What a head makes of hidden states at the batch's rows, ready for the LM head: (rows, hidden_size)."""
     turn = network.rotations[None, : x.shape[1], None]
-    return network.read_out(head(x, turn, attend_causally)[batch.rows])
+    return network.norm(head(x, turn, attend_causally)[batch.rows])
 
 
-def divergence(logits: Tensor, choices: Tensor, log_probs: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence, in nats, of a head's distribution (rows, vocab_size) from the network's, which
-    is taken as if its first choices were all it could say."""
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Tokens that stand for the whole vocabulary in one step: all that the network chose somewhere in the batch, and a
+    random sample of the rest, each of which counts for as many as it was drawn from (importance sampling, Bengio and
+    Senecal 2008). The LM head of a wide vocabulary would otherwise be most of a step.
+
+    `token_ids` (candidates,), ascending; `log_weights` (candidates,), 0 for what was chosen.
+    """
+
+    token_ids: Tensor
+    log_weights: Tensor
+
+
+def draw_candidates(choices: Tensor, vocab_size: int, n_sampled: int, rng: np.random.Generator) -> Candidates:
+    """The candidates of a batch; all tokens where sampling would leave out few."""
+    device = choices.device
+    chosen = torch.zeros(vocab_size, dtype=torch.bool)
+    chosen[choices.cpu().flatten()] = True
+    rest = np.flatnonzero(~chosen.numpy())
+    if len(rest) <= 2 * n_sampled:
+        return Candidates(torch.arange(vocab_size, device=device), torch.zeros(vocab_size, device=device))
+    weights = torch.zeros(vocab_size)
+    sampled = torch.from_numpy(rng.choice(rest, n_sampled, replace=False))
+    weights[sampled] = math.log(len(rest) / n_sampled)
+    chosen[sampled] = True
+    return Candidates(chosen.nonzero()[:, 0].to(device), weights[chosen].to(device))
+
+
+def divergence(logits: Tensor, candidates: Candidates, choices: Tensor, log_probs: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence, in nats, of a head's distribution from the network's, which is taken as if its
+    first choices were all it could say. `logits`: (rows, candidates)."""
     theirs = torch.log_softmax(log_probs, dim=-1)
-    ours = logits.gather(-1, choices) - logits.logsumexp(dim=-1, keepdim=True)
+    total = (logits + candidates.log_weights).logsumexp(dim=-1, keepdim=True)
+    ours = logits.gather(-1, torch.searchsorted(candidates.token_ids, choices)) - total
     return (theirs.exp() * (theirs - ours)).sum(dim=-1).mean()
+
+
+def order_of_pass(lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of all sequences in which those of a batch are of similar length, so that little is padding."""
+    order = rng.permutation(len(lengths))
+    pools = [order[first : first + POOL * BATCH] for first in range(0, len(order), POOL * BATCH)]
+    whole = [
+        sorted_[first : first + BATCH]
+        for sorted_ in (pool[np.argsort(lengths[pool], kind="stable")] for pool in pools)
+        for first in range(0, len(sorted_), BATCH)
+    ]
+    full, rest = [part for part in whole if len(part) == BATCH], [part for part in whole if len(part) < BATCH]
+    return np.concatenate([*(full[i] for i in rng.permutation(len(full))), *rest])
 
 
 class HeadTrainer:
@@ -93,6 +140,8 @@ class HeadTrainer:
         self.network, self.exits, self.kind = network.requires_grad_(False), tuple(exits), kind
         self.sequences, self.steps, self.seed = sequences, steps, seed
         self.step = 0
+        self._order: tuple[int, np.ndarray] | None = None
+        self._bfloat16 = network.embedding.weight.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
         self._heads = nn.ModuleDict({str(layer): new_head(kind, network).float() for layer in exits})
         matrices = [parameter for parameter in self._heads.parameters() if parameter.dim() > 1]
         vectors = [parameter for parameter in self._heads.parameters() if parameter.dim() == 1]
@@ -129,11 +178,16 @@ class HeadTrainer:
 
     def losses(self, batch: Batch) -> dict[int, Tensor]:
         """The divergence at each exit."""
-        states = states_at(self.network, batch.tokens, self.exits)
-        return {
-            layer: divergence(head_logits(self.network, head, x, batch), batch.choices, batch.log_probs)
-            for (layer, head), x in zip(self.heads.items(), states, strict=True)
-        }
+        rng = np.random.default_rng([self.seed, 4, self.step])
+        candidates = draw_candidates(batch.choices, self.network.config.shape.vocab_size, SAMPLED_TOKENS, rng)
+        weight = self.network.head.weight[candidates.token_ids]
+        found = {}
+        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=self._bfloat16):
+            states = states_at(self.network, batch.tokens, self.exits)
+            for (layer, head), x in zip(self.heads.items(), states, strict=True):
+                logits = F.linear(head_states(self.network, head, x, batch), weight).float()
+                found[layer] = divergence(logits, candidates, batch.choices, batch.log_probs)
+        return found
 
     def save(self, folder: Path, rest: dict[str, Any]) -> None:
         """Write a checkpoint with `rest` (plain data) beside the step."""
@@ -151,10 +205,12 @@ class HeadTrainer:
 
     def _sequences_of(self, step: int) -> list[Written]:
         """The sequences of a step follow from its number: every pass over the text has an order of its own."""
-        n = len(self.sequences)
-        places = range(step * BATCH, (step + 1) * BATCH)
-        orders = {turn: np.random.default_rng([self.seed, 3, turn]).permutation(n) for turn in {p // n for p in places}}
-        return [self.sequences[orders[place // n][place % n]] for place in places]
+        per_pass = max(1, len(self.sequences) // BATCH)
+        turn, place = divmod(step, per_pass)
+        if self._order is None or self._order[0] != turn:
+            lengths = np.array([len(each.tokens) for each in self.sequences])
+            self._order = turn, order_of_pass(lengths, np.random.default_rng([self.seed, 3, turn]))
+        return [self.sequences[i] for i in self._order[1][place * BATCH : (place + 1) * BATCH]]
 
     def _rate(self) -> float:
         """Share of the learning rate at this step: a linear start, then half a cosine."""
