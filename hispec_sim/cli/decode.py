@@ -25,7 +25,7 @@ TARGET_STYLE = "default"
 
 
 def decode_command(
-    model: Annotated[str, typer.Option(help="Target: a folder with safetensors, a .gguf file, or smollm2.")],
+    model: Annotated[str, typer.Option(help="Target: a folder with safetensors, a .gguf file, reference or smollm2.")],
     prompt: Annotated[str | None, typer.Option(help="The prompt.", show_default=False)] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="A file with the prompt.", show_default=False)] = None,
     draft_model: Annotated[
@@ -49,6 +49,13 @@ def decode_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling.")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
     compare: Annotated[int, typer.Option(min=0, help="Rounds against autoregressive decoding, interleaved.")] = 0,
+    exit_heads: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of trained heads for the target's exits; none: the LM head reads all exits.",
+            show_default="the model's own, if any",
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.", show_default="torch's")] = None,
@@ -68,7 +75,7 @@ def decode_command(
         use_threads(threads)
     console = Console(highlight=False)
     text = _prompt(prompt, prompt_file)
-    target = load_model(model, dtype=dtype, device=device)
+    target = load_model(model, dtype=dtype, device=device, exit_heads=_heads(exit_heads))
     networks = {"target": target.network}
     if draft_model is not None:
         draft = load_model(draft_model, dtype=dtype, device=device)
@@ -78,6 +85,7 @@ def decode_command(
         pack_for_cpu(network)
     depths = {name: network.config.shape.n_layers for name, network in networks.items()}
     cascade = build_cascade(depths, exits, draft_length, verify_period or [], bonus)
+    _check_heads(target, cascade)
     note = lossless_note(networks)
     if note is not None and cascade.target > 0:
         console.print(f"note: {note}", style="yellow")
@@ -165,6 +173,23 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
         return prompt_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--prompt-file {prompt_file} cannot be read: {error}") from None
+
+
+def _heads(asked: str | None) -> Path | bool:
+    return asked is None or (asked != "none" and Path(asked))
+
+
+def _check_heads(target: LoadedModel, cascade: Cascade) -> None:
+    """Raises InputError for an exit without a head, where others have one: it would hardly ever agree."""
+    have = {int(exit_layer) for exit_layer in target.network.exit_heads}
+    levels = cascade.levels[:-1]
+    lacking = [level.exit_layer for level in levels if level.network == "target" and level.exit_layer not in have]
+    if have and lacking:
+        raise InputError(
+            f"{target.name} has trained heads for exits {', '.join(map(str, sorted(have)))}, none for {lacking[0]}: "
+            "choose among these, train one with hispec train exits, or give --exit-heads none to read every exit out "
+            "through the final norm and the LM head"
+        )
 
 
 def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:

@@ -69,7 +69,7 @@ def train_exits_command(
         read_settings(out) if resume else _settings(model, exits, kind, tokens, prompts, budget, threads, seed, out)
     )
     use_threads(settings.threads)
-    loaded = load_model(settings.model, dtype="fp32", device=device)
+    loaded = load_model(settings.model, dtype="fp32", device=device, exit_heads=False)
     if not resume:
         check_exits(settings, loaded.network)
         start(out, settings, prompts)

@@ -8,11 +8,16 @@ from importlib import metadata
 from pathlib import Path
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.exits import CARD, attach, load_heads
 from hispec_sim.models.gguf_file import GgufFile, load_gguf
 from hispec_sim.models.gguf_tokenizer import gguf_tokenizer
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.safetensors_folder import load_folder
 from hispec_sim.models.tokenizer import Tokenizer, load_tokenizer
+
+SHIPPED = Path(__file__).parents[1] / "data"
+EXIT_HEADS = "exit_heads"
+"""Folder of exit heads within a model's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +30,17 @@ class LoadedModel:
     source: Path
 
 
-def load_model(source: str | Path, *, dtype: str = "fp32", device: str = "cpu") -> LoadedModel:
-    """Load a folder, a .gguf file, or the model called `smollm2`. `dtype` is fp32, bf16 or fp16.
+def load_model(
+    source: str | Path, *, dtype: str = "fp32", device: str = "cpu", exit_heads: Path | bool = True
+) -> LoadedModel:
+    """Load a folder, a .gguf file, or a model known by name. `dtype` is fp32, bf16 or fp16.
 
-    Raises InputError that names the file, what is wrong with it and the cure.
+    `exit_heads`: a folder of trained heads to read exits out through; True takes those that come with the model, if
+    any, False none. Raises InputError that names the file, what is wrong with it and the cure.
     """
-    path = KNOWN[source]() if isinstance(source, str) and source in KNOWN else Path(source)
-    name = source if isinstance(source, str) and source in KNOWN else path.resolve().name.removesuffix(".gguf")
+    known = KNOWN.get(source) if isinstance(source, str) else None
+    path = known.find() if known else Path(source)
+    name = str(source) if known else path.resolve().name.removesuffix(".gguf")
     if path.is_dir():
         tokenizer = load_tokenizer(path)
         network = load_folder(path, dtype=dtype, device=device)
@@ -47,6 +56,9 @@ def load_model(source: str | Path, *, dtype: str = "fp32", device: str = "cpu") 
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the network only "
             f"{network.config.shape.vocab_size}: they do not belong together"
         )
+    heads = (known.exit_heads if known else path / EXIT_HEADS) if exit_heads is True else exit_heads
+    if heads and (exit_heads is not True or (heads / CARD).is_file()):
+        attach(network, load_heads(heads, network))
     return LoadedModel(network, tokenizer, name, path)
 
 
@@ -64,5 +76,21 @@ def _smollm2() -> Path:
     return files[0]
 
 
-KNOWN: dict[str, Callable[[], Path]] = {"smollm2": _smollm2}
-"""Models that a Python package carries, by name."""
+def _reference() -> Path:
+    """The project's own small network with early exits (its README.md is the model card)."""
+    return SHIPPED / "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model with a name: how to find it, and where its exit heads are, if it has any."""
+
+    find: Callable[[], Path]
+    exit_heads: Path
+
+
+KNOWN: dict[str, KnownModel] = {
+    "reference": KnownModel(_reference, SHIPPED / "reference" / EXIT_HEADS),
+    "smollm2": KnownModel(_smollm2, SHIPPED / "smollm2_exit_heads"),
+}
+"""Models that this or another Python package carries, by name."""

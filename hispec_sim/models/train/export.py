@@ -18,6 +18,7 @@ from hispec_sim.models.train.card import model_card
 from hispec_sim.models.train.checkpoint import NAME as CHECKPOINT
 from hispec_sim.models.train.checkpoint import load_weights, read_rest
 from hispec_sim.models.train.evaluate import Evaluation, Plan, evaluate
+from hispec_sim.models.train.held_out_prompts import PROMPTS_FILE, held_out_prompts, prompts_file
 from hispec_sim.models.train.run import read_curve
 from hispec_sim.models.train.run_folder import HELD_OUT, MODEL, read_settings, read_stream, read_vocabulary
 from hispec_sim.models.train.vocabulary import END_OF_TEXT
@@ -60,7 +61,8 @@ def default_pairs(exits: Sequence[int], n_layers: int) -> list[tuple[int, int]]:
 
 
 def export_model(folder: Path, evaluation: Evaluation) -> Path:
-    """Write the run's model folder (fp16 weights, tokenizer, evaluation.json, README.md), replacing an earlier one."""
+    """Write the run's model folder, replacing an earlier one: fp16 weights, tokenizer, held-out prompts,
+    evaluation.json, README.md."""
     settings = read_settings(folder)
     network, steps = trained_network(folder)
     target, staging = folder / MODEL, folder / f"{MODEL}.new"
@@ -69,6 +71,8 @@ def export_model(folder: Path, evaluation: Evaluation) -> Path:
     tokenizer = Tokenizer(read_vocabulary(folder), stop_ids=[0], special_tokens={"eos_token": END_OF_TEXT})
     for name, text in tokenizer.files().items():
         (staging / name).write_text(text, encoding="utf-8")
+    prompts = held_out_prompts(read_stream(folder, HELD_OUT), tokenizer)
+    (staging / PROMPTS_FILE).write_text(prompts_file(prompts), encoding="utf-8")
     numbers = {"steps": steps, **settings.to_json(), "evaluation": asdict(evaluation)}
     (staging / "evaluation.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in network.parameters())
