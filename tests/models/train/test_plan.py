@@ -41,8 +41,8 @@ def test_exits_are_drawn_by_weight_and_layers_dropped_by_depth() -> None:
         if plan.depth == RECIPE.n_layers:
             full += 1
             kept[list(plan.layers)] += 1
-    assert abs(full / 1500 - 0.5) < 0.05
-    assert exits[8] > exits[4] > exits[1] > 0
+    assert abs(full / 1500 - 0.4) < 0.05
+    assert exits[10] > exits[8] > exits[4] > exits[1] > 0
     dropped = 1 - kept / full
     assert dropped[0] == 0
     assert abs(dropped[-10:].mean() - drop_rates(RECIPE)[-10:].mean()) < 0.02
@@ -72,7 +72,7 @@ def test_windows_are_pieces_of_the_stream() -> None:
     """Of context + 1 tokens, the same for the same step."""
     stream = np.arange(5000, dtype=np.uint16)
     windows = draw_windows(RECIPE, 3, stream)
-    assert windows.shape == (8, 257)
+    assert windows.shape == (4, 513)
     assert (np.diff(windows) == 1).all()
     assert np.array_equal(windows, draw_windows(RECIPE, 3, stream))
     assert not np.array_equal(windows, draw_windows(RECIPE, 4, stream))
@@ -81,7 +81,7 @@ def test_windows_are_pieces_of_the_stream() -> None:
 def test_mean_layers() -> None:
     """Without shallow steps and dropout: all of them, and every read-out."""
     assert mean_layers(replace(RECIPE, shallow_share=0.0, layer_dropout=0.0)) == (40.0, 3.0)
-    assert 22 < mean_layers(RECIPE)[0] < 27
+    assert 21 < mean_layers(RECIPE)[0] < 25
 
 
 def test_a_recipe_survives_a_file() -> None:
@@ -112,7 +112,7 @@ def test_bad_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
 
 KNOWN: list[tuple[int, tuple[int, ...], int]] = [
     (40, (12, 16), 35),
-    (40, (8, 10), 37),
+    (40, (10, 24), 37),
     (12, (2, 10), 12),
-    (40, (2, 24), 37),
+    (40, (16, 24), 37),
 ]
