@@ -115,7 +115,7 @@ class _Opened:
         from hispec_sim.models.exits import attach, load_heads
         from hispec_sim.models.loading import load_model
         from hispec_sim.profiler.agreement import Plan
-        from hispec_sim.profiler.record import weights_hash
+        from hispec_sim.profiler.record import check_prompts, weights_hash
 
         self.settings = settings
         target = load_model(settings["model"], dtype=settings["dtype"], device=settings["device"])
@@ -148,6 +148,7 @@ class _Opened:
         )
         self.stop_ids = target.tokenizer.stop_ids
         self.prompts, self.about = _prompts(settings, target)
+        check_prompts(self.networks, self.plan, self.prompts, self.about)
 
     def record(self, out: Path, show: Callable[[Stand], None]) -> None:
         """Record, to the end or until Ctrl-C."""

@@ -85,7 +85,7 @@ def record(
     Ctrl-C (KeyboardInterrupt) leaves the finished batches beside `out`; the same call goes on to the same file.
     Raises InputError when a prompt does not fit, or if a part on disk is damaged.
     """
-    _check(networks, plan, prompts, about)
+    check_prompts(networks, plan, prompts, about)
     folder = parts_folder(out)
     traces: list[AgreementTrace] = []
     began, tokens = time.monotonic(), 0
@@ -114,9 +114,10 @@ def record(
     return whole
 
 
-def _check(
+def check_prompts(
     networks: Mapping[str, Llama], plan: Plan, prompts: Sequence[Sequence[int]], about: Sequence[Prompt]
 ) -> None:
+    """Raises InputError if a prompt is empty or does not fit the networks' positions."""
     room = min(networks[exit_.network].config.max_positions for exit_ in plan.exits)
     if not prompts:
         raise InputError("there are no prompts to record on")

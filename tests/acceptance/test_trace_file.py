@@ -13,13 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hispec_sim.acceptance import trace_statistics as statistics
+from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt, Sampling, join_traces
 from hispec_sim.acceptance.trace_file import load_trace, save_trace
+from hispec_sim.cascade import Cascade, Level
 from hispec_sim.cli.main import main
 from hispec_sim.errors import InputError
 from hispec_sim.networks import NetworkSpec
+from hispec_sim.step_graph import Kind, StepGraph
 
 NETWORK = NetworkSpec("net", 6, 64, 4, 2, 16, 96, 100)
+GOLDEN = "1:2/2 1:0/2 ...2 1:0/1 2:1/1"
 EXITS = (Exit("net", 2), Exit("net", 4), Exit("net", 6))
 
 
@@ -163,3 +167,28 @@ def test_show_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["trace", "show", str(tmp_path / "t"), "--pair", "4,2"])
     assert "lower first" in capsys.readouterr().err
+
+
+def test_golden_trace() -> None:
+    """A file that version 2 wrote is read, and replays as it did; a change here is a change of format or of results."""
+    trace = load_trace(Path(__file__).parent / "data/golden.trace")
+    ours = example()
+    for name in ("labels", "starts"):
+        np.testing.assert_array_equal(getattr(trace, name), getattr(ours, name))
+    np.testing.assert_array_equal(trace.off_path.rows, ours.off_path.rows)
+    cascade = Cascade((Level("net", 2), Level("net", 4, 2), Level("net", 6, 3)))
+    graph = StepGraph(cascade)
+    sampler = ReplaySource(trace, cascade, {"net": NETWORK}).sampler(1, np.random.default_rng(0))
+    node, room, found = graph.start(30), 30, []
+    while node is not None:
+        matched = 0
+        if node.kind is Kind.VERIFY:
+            matched = sampler.verify(node)
+            found.append(f"{node.level}:{matched}/{node.run}")
+        elif node.kind is Kind.DRAFT:
+            sampler.draft(node)
+        move = graph.follow(node, matched)
+        room -= move.committed
+        node = move.target if not move.committed or move.target is None else graph.with_room(move.target, room)
+    assert room == 0
+    assert " ".join(found) == GOLDEN
