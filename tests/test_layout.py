@@ -14,7 +14,7 @@ FLOORS = {
     "step_graph": 2, "closed_forms": 2, "latency": 2, "models": 2,
     "acceptance": 3,
     "simulate": 4, "execute": 4,
-    "scenario": 5,
+    "scenario": 5, "profiler": 5,
     "study": 6,
     "published": 7,
     "cli": 8,

@@ -1,33 +1,30 @@
-"""The agreement trace: which levels predict what the target predicts, position by position of real text.
+"""The agreement trace: which exits predict what the target predicts, position by position of the text that it wrote.
 
-One teacher-forced pass of a target over its own output records what every exit (and any separate draft network)
-predicts at every position, so that one recording serves every cascade that can be built from those exits.
+One pass of a target over its own output records what every exit (and every draft network) predicts at every position,
+so that one recording serves every cascade that can be built from those exits.
 
-What matters of a prediction is whom it agrees with, so a position stores one small *label* per exit: 0 where the
-exit predicts what the target predicts, otherwise a number that equals another exit's label exactly when both predict
-the same wrong token.
+What matters of a prediction is whom it agrees with, so a position stores one small *label* per exit: 0 where the exit
+predicts what the target predicts, otherwise a number that equals another exit's label exactly when both predict the
+same wrong token. With sampling, what matters is how likely each exit was to draw the token that the target drew; see
+`Sampling`. Behind a token that the target rejects the text is another; see `OffPath`.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.cascade import Cascade
 from hispec_sim.errors import InputError
+from hispec_sim.networks import NetworkSpec
 
-FORMAT = "hispec-agreement-trace"
-VERSION = 1
+UNREAD = 255
+"""Label of an exit that was not read; in log-probabilities it is NaN."""
+STEPS = 255
+"""Probabilities are stored as whole numbers of 1/255: they are wrong by at most 0.002."""
 
 
 class Exit(NamedTuple):
@@ -40,109 +37,169 @@ class Exit(NamedTuple):
         return f"{self.network}@{self.exit_layer}"
 
 
-@dataclass(frozen=True, slots=True)
-class AgreementTrace:
-    """Labels of all exits over all positions, sequence after sequence.
+class Prompt(NamedTuple):
+    """What a sequence was recorded on: its name, the group that is split together, the hash of its text, its length."""
 
-    `labels` has shape (positions, exits), uint8; the last exit is the target and its labels are all 0. Sequence s
-    covers positions `starts[s]` to `starts[s + 1]` (`starts` ends with the number of positions). `off_path[i, j]` is
-    the measured share of positions off the target's path where exits i and j agree, NaN where it was not measured.
-    `provenance` says how, when and by what command the trace was made. Raises InputError when parts do not fit.
+    name: str
+    group: str
+    sha256: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffPath:
+    """Text behind tokens that an exit holds and the target rejects: the exit goes on alone, as it would until the
+    target looks, and all exits recorded before it are read on the way.
+
+    `at` has a row (sequence, position, exit) for each continuation: the exit (by column) put a token of its own at that
+    position of that sequence, which is not the target's. `rows` has shape (continuations, tokens, exits). Greedy: uint8
+    labels that compare with what this exit puts there, so its own label is 0. Sampled: float16 log-probabilities of
+    what it puts there. Exits recorded behind it are unread.
     """
 
+    at: NDArray[np.int32]
+    rows: NDArray[Any]
+
+    @classmethod
+    def none(cls, exits: int, *, sampled: bool) -> OffPath:
+        """No continuation."""
+        return cls(np.zeros((0, 3), np.int32), np.zeros((0, 1, exits), np.float16 if sampled else np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What decoding by speculative rejection needs to know of text that was sampled.
+
+    `log_prob`, float16, shape (positions, exits): each exit's log-probability of the token that the target drew, after
+    temperature and top-p. Given the text, a token of distribution q was accepted by a level of distribution p with
+    probability min(1, q(token) / p(token)): exact, whatever the pair.
+    `acceptance`, uint8 in steps of 1/255, shape (positions, pairs): sum(min(p, q)) of each pair of exits, the
+    probability that one accepts the other's sample, whatever the text then is. Pairs as in `pair_columns(exits)`.
+    `confirmed`, likewise, shape (positions, pairs below the target): P(the upper accepts a sample of the lower | the
+    target rejects what the upper then holds).
+    """
+
+    temperature: float
+    top_p: float
+    log_prob: NDArray[np.float16]
+    acceptance: NDArray[np.uint8]
+    confirmed: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementTrace:
+    """All exits over all positions, sequence after sequence. Raises InputError when parts do not fit.
+
+    `exits` are in recorded order, drafts first, the exits of a network from shallow to deep, the target last.
+    `labels` has shape (positions, exits), uint8; the target's are all 0 (with sampling, labels are of first choices).
+    Sequence s covers positions `starts[s]` to `starts[s + 1]` (`starts` ends with the number of positions) and was
+    recorded on `prompts[s]`. `provenance` says how, when, on what and by what command the trace was made.
+    """
+
+    networks: tuple[NetworkSpec, ...]
     exits: tuple[Exit, ...]
     labels: NDArray[np.uint8]
     starts: NDArray[np.int64]
-    off_path: NDArray[np.float64]
+    prompts: tuple[Prompt, ...]
+    off_path: OffPath
+    sampling: Sampling | None
     provenance: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        n = len(self.exits)
-        if n == 0 or len(set(self.exits)) != n:
-            raise InputError("an agreement trace needs at least one exit, each named once")
-        if self.labels.dtype != np.uint8 or self.labels.ndim != 2 or self.labels.shape[1] != n:
-            raise InputError(
-                f"labels must be uint8 of shape (positions, {n}), got {self.labels.dtype} {self.labels.shape}"
-            )
-        if len(self.labels) == 0:
+        self._check_exits()
+        n, positions = len(self.exits), len(self.labels)
+        _check_array("labels", self.labels, np.uint8, (positions, n))
+        if positions == 0:
             raise InputError("the trace holds no positions")
         if self.labels[:, -1].any():
             raise InputError(f"the last exit, {self.exits[-1]}, is the target: all its labels must be 0")
-        steps = np.diff(self.starts)
-        if len(steps) < 1 or self.starts[0] != 0 or self.starts[-1] != len(self.labels) or (steps < 1).any():
-            raise InputError(f"starts must rise from 0 to the {len(self.labels)} positions of the trace")
-        if self.off_path.shape != (n, n) or ((self.off_path < 0) | (self.off_path > 1)).any():
-            raise InputError(f"off_path must be probabilities (or NaN) of shape ({n}, {n})")
+        if self.starts.ndim != 1 or self.starts.dtype != np.int64 or len(self.starts) < 2:
+            raise InputError("starts must be whole numbers, one per sequence and one more")
+        if self.starts[0] != 0 or self.starts[-1] != positions or (np.diff(self.starts) < 1).any():
+            raise InputError(f"starts must rise from 0 to the {positions} positions of the trace")
+        if len(self.prompts) != self.n_sequences:
+            raise InputError(f"{len(self.prompts)} prompts are named for {self.n_sequences} sequences")
+        self._check_off_path()
+        if self.sampling is not None:
+            _check_sampling(self.sampling, positions, n)
 
     @property
     def n_sequences(self) -> int:
         """Recorded sequences."""
         return len(self.starts) - 1
 
-    def columns(self, cascade: Cascade) -> tuple[int, ...]:
-        """The trace's exit for each level of the cascade. Raises InputError naming an exit that is not recorded."""
-        wanted = [Exit(level.network, level.exit_layer) for level in cascade.levels]
-        for exit_ in wanted:
-            if exit_ not in self.exits:
-                recorded = ", ".join(map(str, self.exits))
-                raise InputError(f"the agreement trace has no exit {exit_}; it has {recorded}")
-        if wanted[-1] != self.exits[-1]:
-            raise InputError(f"the trace was recorded on the target {self.exits[-1]}, not on {wanted[-1]}")
-        return tuple(self.exits.index(exit_) for exit_ in wanted)
+    @property
+    def target(self) -> int:
+        """Column of the target."""
+        return len(self.exits) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence."""
+        return np.diff(self.starts)
 
     def agreement(self, first: int, second: int) -> float:
         """Share of positions on the target's path at which two exits (by column) predict the same token."""
         return float(np.mean(self.labels[:, first] == self.labels[:, second]))
 
-    def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write atomically as a zip of plain arrays and a JSON header. Raises InputError if the file exists."""
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists; choose another name or ask to overwrite it")
-        header = {"format": FORMAT, "version": VERSION, "exits": self.exits, "provenance": dict(self.provenance)}
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            _put(archive, "header.json", json.dumps(header, indent=1).encode())
-            for name in ("labels", "starts", "off_path"):
-                column_major = np.asfortranarray(getattr(self, name))  # an exit's labels compress best together
-                raw = io.BytesIO()
-                np.lib.format.write_array(raw, column_major, allow_pickle=False)
-                _put(archive, f"{name}.npy", raw.getvalue())
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getvalue())
-        Path(temporary).replace(path)
+    def _check_exits(self) -> None:
+        layers = {network.name: network.n_layers for network in self.networks}
+        deepest: dict[str, int] = {}
+        if not self.exits or len(layers) != len(self.networks):
+            raise InputError("an agreement trace needs at least one exit, and each network named once")
+        for exit_ in self.exits:
+            if exit_.network not in layers or not 1 <= exit_.exit_layer <= layers[exit_.network]:
+                raise InputError(f"exit {exit_} is no exit of the networks {', '.join(layers)}")
+            if exit_.exit_layer <= deepest.get(exit_.network, 0):
+                raise InputError(f"exit {exit_} stands behind a deeper one, or twice; exits of a network go up")
+            deepest[exit_.network] = exit_.exit_layer
+        if self.exits[-1].exit_layer != layers[self.exits[-1].network]:
+            raise InputError(f"the last exit, {self.exits[-1]}, is the target and must be its network's last layer")
+
+    def _check_off_path(self) -> None:
+        at, rows, n = self.off_path.at, self.off_path.rows, len(self.exits)
+        _check_array("off_path_at", at, np.int32, (len(at), 3))
+        tokens = rows.shape[1] if rows.ndim == 3 else 0
+        wanted = np.uint8 if self.sampling is None else np.float16
+        _check_array("off_path_rows", rows, wanted, (len(at), tokens, n))
+        if tokens < 1:
+            raise InputError("off_path_rows must hold at least one token per continuation")
+        if not len(at):
+            return
+        sequence, position, column = at.T
+        if (at < 0).any() or sequence.max() >= self.n_sequences or column.max() >= self.target:
+            raise InputError("off_path_at names a sequence or an exit that is not there")
+        if (position >= self.lengths[sequence]).any():
+            raise InputError("off_path_at names a position behind the end of its sequence")
+        own = np.take_along_axis(rows, column[:, None, None].astype(np.int64), 2)
+        if self.sampling is None and own.any():
+            raise InputError("off_path_rows must be labels that compare with the continued exit: its own are 0")
 
 
-def load_trace(path: Path) -> AgreementTrace:
-    """Read a trace. Raises InputError for a missing, foreign, newer, truncated or inconsistent file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read("header.json"))
-            if not isinstance(header, dict) or header.get("format") != FORMAT:
-                raise InputError(f"{path} is not an agreement trace (its header does not say {FORMAT})")
-            if header.get("version") != VERSION:
-                raise InputError(f"{path} is a trace of version {header.get('version')}; this release reads {VERSION}")
-            labels, starts, off_path = (
-                np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
-                for name in ("labels", "starts", "off_path")
-            )
-    except FileNotFoundError:
-        raise InputError(f"there is no agreement trace at {path}") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not an agreement trace, or it is damaged ({error}); record it again") from None
-    try:
-        exits = tuple(Exit(str(network), int(layer)) for network, layer in header["exits"])
-        return AgreementTrace(exits, labels, starts, off_path, header["provenance"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"agreement trace {path}: {error}") from None
+def _check_sampling(sampling: Sampling, positions: int, n: int) -> None:
+    if not sampling.temperature > 0 or not 0 < sampling.top_p <= 1:
+        raise InputError(f"no sampling has temperature {sampling.temperature} and top_p {sampling.top_p}")
+    _check_array("log_prob", sampling.log_prob, np.float16, (positions, n))
+    if (sampling.log_prob > 0).any() or np.isnan(sampling.log_prob).any():
+        raise InputError("log_prob must be logarithms of probabilities")
+    _check_array("acceptance", sampling.acceptance, np.uint8, (positions, n * (n - 1) // 2))
+    _check_array("confirmed", sampling.confirmed, np.uint8, (positions, (n - 1) * (n - 2) // 2))
+
+
+def _check_array(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise InputError(f"{name} must be {np.dtype(dtype)} of shape {shape}, got {array.dtype} {array.shape}")
+
+
+def pair_columns(exits: int) -> dict[tuple[int, int], int]:
+    """Where the pair (lower, upper) of so many exits stands in arrays over pairs: (0, 1), (0, 2), ... (1, 2), ..."""
+    return {(int(i), int(j)): k for k, (i, j) in enumerate(zip(*np.triu_indices(exits, 1), strict=True))}
 
 
 def label_predictions(predictions: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Labels from token ids of shape (positions, exits), the target's in the last column.
+    """Labels from token ids of shape (positions, exits); the last column holds what 0 stands for.
 
-    Raises InputError when more than 255 exits disagree at one position.
+    Raises InputError when more than 254 exits disagree at one position.
     """
     labels = np.zeros(predictions.shape, np.uint8)
     differs = predictions != predictions[:, -1:]
@@ -154,20 +211,37 @@ def label_predictions(predictions: NDArray[np.int64]) -> NDArray[np.uint8]:
             labels[same, column] = labels[same, earlier]
             fresh &= ~same
         highest += fresh
-        if highest.max() > 255:
-            raise InputError("more than 255 different predictions at one position; record fewer exits")
+        if highest.max(initial=0) >= UNREAD:
+            raise InputError("more than 254 different predictions at one position; record fewer exits")
         labels[fresh, column] = highest[fresh]
     return labels
 
 
-def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # equal traces are equal files
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(entry, data)
-
-
-def sequence_labels(trace: AgreementTrace, columns: Sequence[int], sequence: int) -> list[list[int]]:
-    """Labels of the given exits over one sequence (taken modulo the number of sequences), position by position."""
-    s = sequence % trace.n_sequences
-    rows: list[list[int]] = trace.labels[trace.starts[s] : trace.starts[s + 1], list(columns)].tolist()
-    return rows
+def join_traces(traces: Sequence[AgreementTrace], provenance: Mapping[str, Any]) -> AgreementTrace:
+    """One trace of all sequences, in order. Raises InputError if the traces are not of the same exits."""
+    first = traces[0]
+    for trace in traces:
+        same_sampling = (trace.sampling is None) == (first.sampling is None)
+        if trace.exits != first.exits or trace.networks != first.networks or not same_sampling:
+            raise InputError("traces of different exits or ways to sample cannot be joined")
+    before = np.cumsum([0, *(trace.n_sequences for trace in traces[:-1])])
+    at = [trace.off_path.at + np.array([n, 0, 0], np.int32) for trace, n in zip(traces, before, strict=True)]
+    lengths = np.concatenate([trace.lengths for trace in traces])
+    parts = [trace.sampling for trace in traces if trace.sampling is not None]
+    sampling = None
+    if first.sampling is not None:
+        sampling = Sampling(
+            first.sampling.temperature,
+            first.sampling.top_p,
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("log_prob", "acceptance", "confirmed")),
+        )
+    return AgreementTrace(
+        networks=first.networks,
+        exits=first.exits,
+        labels=np.concatenate([trace.labels for trace in traces]),
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        prompts=tuple(prompt for trace in traces for prompt in trace.prompts),
+        off_path=OffPath(np.concatenate(at), np.concatenate([trace.off_path.rows for trace in traces])),
+        sampling=sampling,
+        provenance=provenance,
+    )

@@ -14,6 +14,7 @@ from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
+from hispec_sim.cli.trace import trace_app
 from hispec_sim.cli.train import train_app
 from hispec_sim.errors import InputError
 
@@ -31,6 +32,7 @@ app.command("run")(run_command)
 app.command("decode")(decode_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")
+app.add_typer(trace_app, name="trace")
 app.add_typer(check_app, name="check")
 train_app.command("exits")(train_exits_command)
 app.add_typer(train_app, name="train")

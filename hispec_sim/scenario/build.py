@@ -13,7 +13,8 @@ import numpy as np
 from hispec_sim.acceptance.models import AcceptanceModel, Correlated, Independent, LevelAgreement, PerPosition
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.sampler import FateTable, ModelSampler, Sampler
-from hispec_sim.acceptance.trace import AgreementTrace, load_trace
+from hispec_sim.acceptance.trace import AgreementTrace
+from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cascade import Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.latency.cost import HostOverhead, NetworkCost
@@ -21,7 +22,7 @@ from hispec_sim.latency.devices import known_devices
 from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.latency.profile_file import read_profile
 from hispec_sim.latency.roofline import roofline_profile
-from hispec_sim.networks import known_networks
+from hispec_sim.networks import NetworkSpec, known_networks
 from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.scenario.schema import (
     AgreementSpec,
@@ -170,7 +171,7 @@ def _with_acceptance(loaded: LoadedScenario, policy: Policy, key: Key, cascade: 
         raise loaded.fail(place, "an autoregressive policy accepts nothing; remove `acceptance`")
     if isinstance(spec, TraceSpec):
         try:
-            replay = ReplaySource(_trace(loaded.folder / spec.trace), cascade)
+            replay = ReplaySource(_trace(loaded.folder / spec.trace), cascade, _shapes(loaded, cascade))
         except InputError as error:
             raise loaded.fail((*place, "trace"), str(error)) from None
         return BuiltPolicy(
@@ -179,6 +180,19 @@ def _with_acceptance(loaded: LoadedScenario, policy: Policy, key: Key, cascade: 
     model = _model(loaded, spec, cascade, place)
     table = FateTable(model)
     return BuiltPolicy(policy.name, cascade, lambda _, rng: ModelSampler(table, rng), lambda _: length, model)
+
+
+def _shapes(loaded: LoadedScenario, cascade: Cascade) -> dict[str, NetworkSpec]:
+    """The cascade's networks, as their latency describes them."""
+    shapes = {}
+    for name in {level.network for level in cascade.levels}:
+        network = loaded.scenario.networks[name]
+        if network.profile is not None:
+            shapes[name] = _profile(loaded.folder / network.profile).network
+        else:
+            assert network.roofline is not None
+            shapes[name] = _known(known_networks(), network.roofline.network, "network")
+    return shapes
 
 
 def _model(

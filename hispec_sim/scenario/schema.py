@@ -181,9 +181,9 @@ class CorrelatedSpec(_Strict):
 class TraceSpec(_Strict):
     """Replay of a recorded agreement trace."""
 
-    model: Literal["trace"]
+    model: Literal["trace"] = "trace"
     trace: str
-    """Agreement trace, relative to this scenario file. Its exits are named by this scenario's networks."""
+    """Agreement trace, relative to this scenario file. Networks are matched with the recorded ones by shape."""
 
 
 AcceptanceSpec = Annotated[IndependentSpec | PerPositionSpec | CorrelatedSpec | TraceSpec, Field(discriminator="model")]
@@ -199,6 +199,15 @@ class Policy(_Strict):
     """Whether a verifier adds a token of its own always (HiSpec Algorithm 1) or only on a mismatch (Algorithm 2)."""
     acceptance: AcceptanceSpec | None = None
     """Needed by every policy of more than one level."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_trace_is_a_model(cls, data: Any) -> Any:
+        """`acceptance: {trace: FILE}` is short for `{model: trace, trace: FILE}`."""
+        acceptance = data.get("acceptance") if isinstance(data, dict) else None
+        if isinstance(acceptance, dict) and "trace" in acceptance and "model" not in acceptance:
+            return {**data, "acceptance": {"model": "trace", **acceptance}}
+        return data
 
     @property
     def bonus_rule(self) -> Bonus:

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hispec_sim.acceptance.replay import ReplaySource
-from hispec_sim.acceptance.trace import AgreementTrace, Exit, label_predictions, load_trace
+from hispec_sim.acceptance.trace import UNREAD, AgreementTrace, Exit, OffPath, Prompt, label_predictions
+from hispec_sim.acceptance.trace_file import load_trace, save_trace
 from hispec_sim.cascade import Bonus, Cascade, Level, Outcome, apply_outcome, next_step, start
+from hispec_sim.networks import NetworkSpec
 from hispec_sim.step_graph import Kind, Node, StepGraph
 
+NETWORKS = (NetworkSpec("draft", 4, 64, 4, 2, 16, 96, 4), NetworkSpec("big", 24, 128, 4, 2, 32, 96, 4))
+SHAPES = {network.name: network for network in NETWORKS}
 EXITS = (Exit("draft", 4), Exit("big", 6), Exit("big", 12), Exit("big", 24))
 
 
@@ -26,9 +30,17 @@ def recorded(rng: np.random.Generator, positions: int, agreement: float) -> NDAr
 
 
 def trace_of(predictions: NDArray[np.int64], off_path: float = 1.0) -> AgreementTrace:
-    n = len(EXITS)
+    """Two sequences; behind wrong tokens every exit agrees with the one that goes on with probability `off_path`."""
+    rng, n = np.random.default_rng(9), len(EXITS)
+    at = np.array([[0, 0, column] for column in range(n - 1) for _ in range(500)], np.int32)
+    rows = (rng.random((len(at), 10, n)) >= off_path).astype(np.uint8)
+    for column in range(n - 1):
+        mine = at[:, 2] == column
+        rows[mine, :, column], rows[mine, :, column + 1 :] = 0, UNREAD
+    labels = label_predictions(predictions)
     starts = np.array([0, len(predictions) // 2, len(predictions)])
-    return AgreementTrace(EXITS, label_predictions(predictions), starts, np.full((n, n), off_path), {"command": "test"})
+    prompts = tuple(Prompt(name, name, "0" * 64, 3) for name in "ab")
+    return AgreementTrace(NETWORKS, EXITS, labels, starts, prompts, OffPath(at, rows), None, {"command": "test"})
 
 
 def decode(cascade: Cascade, predictions: NDArray[np.int64], columns: list[int]) -> list[tuple[int, int, int]]:
@@ -102,7 +114,7 @@ def test_replay_is_exact_on_the_targets_path(
     predictions = recorded(np.random.default_rng(seed), 60, agreement)
     levels = [Level(*EXITS[column], verify_period=(0, *periods)[k]) for k, column in enumerate(columns)]
     cascade = Cascade(tuple(levels), bonus)
-    source = ReplaySource(trace_of(predictions), cascade)
+    source = ReplaySource(trace_of(predictions), cascade, SHAPES)
     for sequence, rows in enumerate((predictions[:30], predictions[30:])):
         assert replay(cascade, source, sequence) == decode(cascade, rows, list(columns))
 
@@ -121,16 +133,18 @@ def test_labels_keep_exactly_who_agrees_with_whom(seed: int) -> None:
 def test_a_trace_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """All parts, and equal traces make equal files."""
     trace = trace_of(recorded(np.random.default_rng(1), 200, 0.7), off_path=0.6)
-    trace.save(tmp_path / "a.npz")
-    trace.save(tmp_path / "b.npz")
+    save_trace(trace, tmp_path / "a.npz")
+    save_trace(trace, tmp_path / "b.npz")
     again = load_trace(tmp_path / "a.npz")
     assert again.exits == trace.exits
     assert again.provenance == {"command": "test"}
-    for name in ("labels", "starts", "off_path"):
+    for name in ("labels", "starts"):
         np.testing.assert_array_equal(getattr(again, name), getattr(trace, name))
+    for name in ("at", "rows"):
+        np.testing.assert_array_equal(getattr(again.off_path, name), getattr(trace.off_path, name))
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     with pytest.raises(ValueError, match="exists"):
-        trace.save(tmp_path / "a.npz")
+        save_trace(trace, tmp_path / "a.npz")
 
 
 def test_off_the_path_agreement_is_what_was_measured() -> None:
@@ -138,7 +152,7 @@ def test_off_the_path_agreement_is_what_was_measured() -> None:
     predictions = np.zeros((4000, 4), np.int64)
     predictions[:, :3] = 1  # all exits agree with one another, and never with the target
     cascade = Cascade((Level("draft", 4), Level("big", 6, 4), Level("big", 24, 4)))
-    source = ReplaySource(trace_of(predictions, off_path=0.7), cascade)
+    source = ReplaySource(trace_of(predictions, off_path=0.7), cascade, SHAPES)
     steps = [
         matched
         for sequence in (0, 1)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hispec_sim.acceptance.trace import AgreementTrace, Exit
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
+from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
+from hispec_sim.networks import NetworkSpec, known_networks
 
 REPOSITORY = Path(__file__).parents[2]
 PROFILE = REPOSITORY / "profiles/h100_sxm/llama-3.1-8b.csv"
@@ -262,20 +264,26 @@ def test_wrong_assignments(
 TRACED = GOOD[: GOOD.index("    acceptance:")] + "    acceptance: {model: trace, trace: t.npz}\n"
 
 
-def write_trace(path: Path, exits: list[Exit], *, off_path: float = 0.5) -> None:
-    n = len(exits)
-    labels = np.zeros((20, n), np.uint8)
-    trace = AgreementTrace(tuple(exits), labels, np.array([0, 20]), np.full((n, n), off_path), {})
-    trace.save(path)
+LLAMA = known_networks()["llama-3.1-8b"]
+OTHER = NetworkSpec("other", 16, 64, 4, 2, 16, 96, 100)
+
+
+def write_trace(path: Path, layers: list[int], *, wrong: int = 0, networks: tuple[NetworkSpec, ...] = (LLAMA,)) -> None:
+    exits = tuple(Exit(LLAMA.name, layer) for layer in layers if LLAMA in networks)
+    exits += tuple(Exit(OTHER.name, layer) for layer in (4, 8, 16) if OTHER in networks)
+    labels = np.zeros((20, len(exits)), np.uint8)
+    labels[3, :-1] = wrong
+    prompt, off_path = Prompt("a", "a", "0" * 64, 3), OffPath.none(len(exits), sampled=False)
+    save_trace(AgreementTrace(networks, exits, labels, np.array([0, 20]), (prompt,), off_path, None, {}), path)
 
 
 @pytest.mark.parametrize(
-    "case", ["missing", "not a zip", "truncated", "lacks an exit", "another target", "no off-path"]
+    "case",
+    ["missing", "not a zip", "truncated", "lacks an exit", "another target", "another model", "no off-path"],
 )
 def test_wrong_traces(folder: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     """Agreement traces that cannot serve the cascade."""
     path = folder / "t.npz"
-    full = [Exit("big", 4), Exit("big", 8), Exit("big", 32)]
     expected = ["line 17"]
     if case == "missing":
         expected.append("no agreement trace")
@@ -283,23 +291,38 @@ def test_wrong_traces(folder: Path, capsys: pytest.CaptureFixture[str], case: st
         path.write_text("hello")
         expected.append("damaged")
     elif case == "truncated":
-        write_trace(path, full)
+        write_trace(path, [4, 8, 32])
         path.write_bytes(path.read_bytes()[:200])
         expected.append("damaged")
     elif case == "lacks an exit":
-        write_trace(path, [Exit("big", 4), Exit("big", 32)])
-        expected.append("no exit big@8")
+        write_trace(path, [4, 16, 32])
+        expected.append("no exit llama-3.1-8b@8; of llama-3.1-8b it has layers 4, 16, 32")
     elif case == "another target":
-        write_trace(path, [*full, Exit("other", 32)])
-        expected.append("recorded on the target other@32")
+        write_trace(path, [4, 8, 32], networks=(LLAMA, OTHER))
+        expected.append("recorded on the target other@16")
+    elif case == "another model":
+        write_trace(path, [], networks=(OTHER,))
+        expected.append("the trace is of another model: network big is llama-3.1-8b (32 layers")
     else:
-        write_trace(path, full, off_path=float("nan"))
-        expected.append("off-path agreement of big@4 with big@8")
+        write_trace(path, [4, 8, 32], wrong=1)
+        expected.append("no text behind wrong tokens of llama-3.1-8b@8")
     text = TRACED.replace(
         'parameters:\n  confirm: {value: 0.7, source: "assumed: for this test", range: [0.6, 0.8]}\n', ""
     )
     (folder / "bad.yaml").write_text(text.replace("repetitions: 2\n", "repetitions: 2\n# traced\n# traced\n"))
     assert_refused(folder, capsys, *expected)
+
+
+def test_a_trace_is_enough_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`acceptance: {trace: FILE}` runs, on the networks of the same shape."""
+    write_trace(folder / "t.npz", [4, 8, 32])
+    text = TRACED.replace("{model: trace, trace: t.npz}", "{trace: t.npz}")
+    text = text.replace(
+        'parameters:\n  confirm: {value: 0.7, source: "assumed: for this test", range: [0.6, 0.8]}\n', ""
+    )
+    (folder / "traced.yaml").write_text(text)
+    status, printed = run(["run", str(folder / "traced.yaml"), "--out", str(folder / "results")], capsys)
+    assert status == 0, printed
 
 
 def test_places_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Real measurements of real networks. Needs torch."""
