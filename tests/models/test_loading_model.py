@@ -224,7 +224,9 @@ def test_a_damaged_gguf_tokenizer(changes: dict[str, Any], tmp_path: Path) -> No
 
 def test_sources_that_are_none(tmp_path: Path) -> None:
     """Nothing there; a file of another kind."""
-    with pytest.raises(InputError, match=r"nowhere does not exist; give one of these, or one of the names reference, smollm2"):
+    with pytest.raises(
+        InputError, match=r"nowhere does not exist; give one of these, or one of the names reference, smollm2"
+    ):
         load_model(tmp_path / "nowhere")
     (tmp_path / "weights.bin").touch()
     with pytest.raises(InputError, match=r"weights.bin is neither a model folder nor a .gguf file"):
