@@ -11,30 +11,20 @@ kept at the exit.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.exits import BlockHead, heads_of
-from hispec_sim.models.llama import Llama, dtype_of
+from hispec_sim.models.llama import Layer, Llama, attend_causally, dtype_of
+from hispec_sim.models.places import Form, ManySequences, OneSequence, Piece, Place
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one sequence contributes to a forward: `tokens` query tokens from `position` on, the last `logits` of
-    which are read out. `token_ids` are needed where the span begins at the embedding."""
-
-    slot: int
-    position: int
-    tokens: int
-    logits: int
-    token_ids: Sequence[int] = ()
+__all__ = ["CachedNetwork", "Piece"]
 
 
 class CachedNetwork:
@@ -53,16 +43,18 @@ class CachedNetwork:
         device, dtype = network.embedding.weight.device, dtype_of(network)
         self.network = network
         self.slots = slots
-        kv_shape = (shape.n_layers, 2, slots, max_tokens, shape.n_kv_heads, shape.head_dim)
-        self._kv = torch.zeros(kv_shape, device=device, dtype=dtype)
+        self._layers = [cast(Layer, layer).maths() for layer in network.layers]
+        kv_shape = (slots, max_tokens + 1, 2 * shape.n_kv_heads, shape.head_dim)
+        self._scratch = max_tokens
+        self._kv = torch.zeros(shape.n_layers, *kv_shape, device=device, dtype=dtype)
         self._hidden = {
-            exit_layer: torch.zeros(slots, max_tokens, shape.hidden_size, device=device, dtype=dtype)
+            exit_layer: torch.zeros(slots, max_tokens + 1, shape.hidden_size, device=device, dtype=dtype)
             for exit_layer in exits
             if exit_layer < shape.n_layers
         }
         self._heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in self._hidden}
         self._blocks = {
-            exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape[1:]), [0] * slots)
+            exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape), [0] * slots)
             for exit_layer, head in self._heads.items()
             if isinstance(head, BlockHead)
         }
@@ -74,53 +66,49 @@ class CachedNetwork:
         Returns the logits of all read-out rows, (sum of pieces' logits, vocab_size), piece after piece, or None if
         there are none. Raises KeyError when `first_layer` is no exit whose hidden states are kept.
         """
-        batch = self._batch(pieces)
-        x = self._input(first_layer, pieces, batch)
-        turn = self.network.rotations[batch.positions][:, :, None]
-        attend = partial(batch.attend, self._kv)
-        passed = [exit_layer for exit_layer in sorted(self._blocks) if first_layer < exit_layer < last_layer]
-        for stop in (*passed, last_layer):
-            x = self.network.span(x, first_layer, stop, turn, attend)
-            first_layer = stop
-            if stop in self._hidden:
-                batch.keep(self._hidden[stop], x)
-            if stop in self._blocks:
-                self._blocks[stop].forget(pieces)
-        if not any(piece.logits for piece in pieces):
+        for exit_layer, block in self._blocks.items():
+            if first_layer < exit_layer <= last_layer:
+                block.forget(pieces)
+        if last_layer not in self._blocks:
+            return self._run(partial(self._span, first_layer, last_layer), pieces)
+        self._run(partial(self._span, first_layer, last_layer), [replace(piece, logits=0) for piece in pieces])
+        block = self._blocks[last_layer]
+        unseen = block.unseen(pieces)
+        if not unseen:
             return None
-        if last_layer in self._blocks:
-            return self.network.read_out(self._through_block(last_layer, pieces, batch, x))
-        rows = _read_rows(x, pieces)
+        block.remember(unseen)
+        return self._run(partial(self._block, last_layer), unseen)
+
+    def _run(self, work: Callable[[Place], Tensor | None], pieces: Sequence[Piece]) -> Tensor | None:
+        rotations = self.network.rotations
+        if len(pieces) == 1:
+            return work(OneSequence(pieces[0], rotations))
+        form = Form.of(pieces, self.slots)
+        integers = torch.tensor(form.integers(pieces, self._scratch), device=self._kv.device)
+        return work(ManySequences(form, integers, rotations))
+
+    def _span(self, first_layer: int, last_layer: int, place: Place) -> Tensor | None:
+        """Layers (first_layer, last_layer], and the logits of the rows that are read out, unless a block does that."""
+        x = self.network.embedding(place.token_ids()) if first_layer == 0 else place.take(self._hidden[first_layer])
+        layers = zip(
+            self._layers[first_layer:last_layer], place.attention(self._kv[first_layer:last_layer]), strict=True
+        )
+        for depth, (layer, attend) in enumerate(layers, start=first_layer + 1):
+            x = layer(x, place.turn, attend)
+            if depth in self._blocks or (depth == last_layer and depth in self._hidden):
+                place.keep(self._hidden[depth], x)
+        rows = place.read_rows(x)
+        if len(rows) == 0:
+            return None
         if last_layer in self._heads:
-            rows = self._heads[last_layer](rows, turn, attend)
+            rows = self._heads[last_layer](rows, place.turn, attend_causally)
         return self.network.read_out(rows)
 
-    def _through_block(self, exit_layer: int, pieces: Sequence[Piece], batch: _Batch, x: Tensor) -> Tensor:
-        """Rows to be read out, after the exit's block has run over every position up to them that it has not seen."""
-        block = self._blocks[exit_layer]
-        unseen = block.unseen(pieces)
-        if [(p.slot, p.position) for p in unseen] != [(p.slot, p.position) for p in pieces]:
-            batch = self._batch(unseen)
-            x = self._hidden[exit_layer][batch.slots[:, None], batch.positions]
-        turn = self.network.rotations[batch.positions][:, :, None]
-        x = self._heads[exit_layer](x, turn, partial(batch.attend, block.kv))
-        block.remember(unseen)
-        return _read_rows(x, unseen)
-
-    def _batch(self, pieces: Sequence[Piece]) -> _Batch:
-        return _Batch(pieces, self.slots, self.network, self._kv)
-
-    def _input(self, first_layer: int, pieces: Sequence[Piece], batch: _Batch) -> Tensor:
-        if first_layer > 0:
-            return self._hidden[first_layer][batch.slots[:, None], batch.positions]
-        padded = [[*piece.token_ids, *[0] * (batch.width - piece.tokens)] for piece in pieces]
-        return self.network.embedding(torch.tensor(padded, device=self._kv.device))
-
-
-def _read_rows(x: Tensor, pieces: Sequence[Piece]) -> Tensor:
-    """The rows of x, (batch, tokens, hidden_size), that the pieces read out: (sum of logits, hidden_size)."""
-    rows = [x[i, piece.tokens - piece.logits : piece.tokens] for i, piece in enumerate(pieces)]
-    return rows[0] if len(rows) == 1 else torch.cat(rows)
+    def _block(self, exit_layer: int, place: Place) -> Tensor:
+        """The block of an exit, and the logits of the rows that are read out."""
+        (attend,) = place.attention(self._blocks[exit_layer].kv)
+        x = self._heads[exit_layer](place.take(self._hidden[exit_layer]), place.turn, attend)
+        return self.network.read_out(place.read_rows(x))
 
 
 @dataclass(slots=True)
@@ -145,57 +133,3 @@ class _BlockCache:
         """Note that the block has run over the pieces."""
         for piece in pieces:
             self.seen[piece.slot] = piece.position + piece.tokens
-
-
-class _Batch:
-    """Where the pieces of one forward stand in the cache. Shorter pieces are padded at their last position."""
-
-    def __init__(self, pieces: Sequence[Piece], slots: int, network: Llama, kv: Tensor) -> None:
-        device, shape = kv.device, network.config.shape
-        self.group = shape.n_heads // shape.n_kv_heads
-        self.width = max(piece.tokens for piece in pieces)
-        self.context = max(piece.position + piece.tokens for piece in pieces)
-        tokens = torch.tensor([piece.tokens for piece in pieces], device=device)
-        offsets = torch.arange(self.width, device=device).minimum(tokens[:, None] - 1)
-        self.positions = torch.tensor([piece.position for piece in pieces], device=device)[:, None] + offsets
-        self.slots = torch.tensor([piece.slot for piece in pieces], device=device)
-        self.single = pieces[0] if len(pieces) == 1 else None
-        self.all_slots = [piece.slot for piece in pieces] == list(range(slots))
-        self.rows = torch.cat([torch.arange(p.tokens, device=device) + i * self.width for i, p in enumerate(pieces)])
-        self.row_slots = self.slots.repeat_interleave(tokens)
-        self.row_positions = self.positions.flatten()[self.rows]
-        self.mask = None
-        if len(pieces) > 1 or self.width > 1:
-            seen = torch.arange(self.context, device=device) <= self.positions[..., None]
-            unseen = torch.zeros(seen.shape, device=device, dtype=kv.dtype).masked_fill_(~seen, -math.inf)
-            self.mask = unseen.repeat(1, self.group, 1)[:, None]
-
-    def keep(self, cache: Tensor, x: Tensor) -> None:
-        """Write (batch, tokens, ...) into a cache of shape (slots, max_tokens, ...), padding left out."""
-        if self.single is not None:
-            piece = self.single
-            cache[piece.slot, piece.position : piece.position + piece.tokens] = x[0]
-        else:
-            cache[self.row_slots, self.row_positions] = x.flatten(0, 1)[self.rows]
-
-    def attend(self, kv: Tensor, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention of each sequence's query tokens to its own part of a cache `kv`, up to their positions.
-
-        Query heads that share keys and values are laid out as further query tokens of one head: their keys and values
-        are then read once, and not copied for each.
-        """
-        key_cache, value_cache = kv[layer]
-        self.keep(key_cache, keys)
-        self.keep(value_cache, values)
-        k, v = (self._rows_of(cache).transpose(1, 2) for cache in (key_cache, value_cache))
-        if self.group == 1:
-            return F.scaled_dot_product_attention(queries.transpose(1, 2), k, v, attn_mask=self.mask).transpose(1, 2)
-        q = queries.unflatten(2, (-1, self.group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
-        return mixed.unflatten(2, (self.group, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)
-
-    def _rows_of(self, cache: Tensor) -> Tensor:
-        seen = cache[:, : self.context]
-        if self.single is not None:
-            return seen[self.single.slot : self.single.slot + 1]
-        return seen if self.all_slots else seen[self.slots]

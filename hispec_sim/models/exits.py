@@ -48,7 +48,7 @@ class ExitHead(nn.Module):
 
     def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
         """x: (batch, tokens, hidden_size), for an adapter (..., hidden_size); turn: rotations of the tokens' positions;
-        attend: over this head's own keys and values, which it calls layer 0."""
+        attend: over this head's own keys and values."""
         raise NotImplementedError
 
 
@@ -75,7 +75,7 @@ class BlockHead(ExitHead):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.layer = Layer(config, 0)
+        self.layer = Layer(config)
 
     def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
         return self.layer(x, turn, attend)

@@ -7,25 +7,56 @@ whole sequences) and decoding (over a cache, `cache.py`) share every other line.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hispec_sim.models.config import LlamaConfig
-from hispec_sim.models.rope import rotate, rotations
+from hispec_sim.models.rope import rotate_, rotations
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, queries, keys, values) -> mixed values; all of shape (batch, tokens, heads, head_dim)."""
+Attend = Callable[[Tensor, Tensor], Tensor]
+"""(queries, keys and values) -> mixed values. Queries and mixed values are of shape (batch, tokens, n_heads, head_dim);
+keys and values stand one behind the other: (batch, tokens, 2 n_kv_heads, head_dim)."""
+
+Map = Callable[[Tensor], Tensor]
+"""(..., in) -> (..., out)"""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMaths:
+    """What a layer computes, taken out of its modules: in a small network calling them costs more than what they do.
+    Holds the layer's weights as they were when it was taken; those may change in place, but not be replaced."""
+
+    attention_norm: Map
+    qkv: Map
+    output: Map
+    mlp_norm: Map
+    gate_up: Map
+    down: Map
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+
+    def __call__(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
+        """x: (batch, tokens, hidden_size); turn: rotations of the tokens' positions, (batch or 1, tokens, 1, pairs)."""
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(self.attention_norm(x)).view(batch, tokens, -1, self.head_dim)
+        rotate_(qkv[:, :, : self.n_heads + self.n_kv_heads], turn)
+        mixed = attend(qkv[:, :, : self.n_heads], qkv[:, :, self.n_heads :])
+        x = x + self.output(mixed.flatten(2))
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
 
 
 class Layer(nn.Module):
     """One transformer layer. Query, key and value projections are one matrix, gate and up projections another."""
 
-    def __init__(self, config: LlamaConfig, index: int) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         shape = config.shape
-        self.index = index
         self.heads = (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads)
         self.head_dim = shape.head_dim
         self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=config.norm_eps)
@@ -35,17 +66,32 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden_size, 2 * shape.intermediate_size, bias=False)
         self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
-        """x: (batch, tokens, hidden_size); turn: rotations of the tokens' positions."""
-        n_heads, n_kv_heads, _ = self.heads
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
-        turned = rotate(qkv[..., : n_heads + n_kv_heads, :], turn)
-        mixed = attend(
-            self.index, turned[..., :n_heads, :], turned[..., n_heads:, :], qkv[..., n_heads + n_kv_heads :, :]
+    def maths(self) -> LayerMaths:
+        """What the layer computes with its present weights."""
+        return LayerMaths(
+            attention_norm=_bare(self.attention_norm),
+            qkv=_bare(self.qkv),
+            output=_bare(self.output),
+            mlp_norm=_bare(self.mlp_norm),
+            gate_up=_bare(self.gate_up),
+            down=_bare(self.down),
+            n_heads=self.heads[0],
+            n_kv_heads=self.heads[1],
+            head_dim=self.head_dim,
         )
-        x = x + self.output(mixed.flatten(-2))
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
+
+    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
+        """As `LayerMaths`."""
+        return self.maths()(x, turn, attend)
+
+
+def _bare(module: nn.Module) -> Map:
+    """The function of a module, without the module around it."""
+    if type(module) is nn.RMSNorm:
+        return partial(torch.rms_norm, normalized_shape=module.normalized_shape, weight=module.weight, eps=module.eps)
+    if type(module) is nn.Linear:
+        return partial(F.linear, weight=module.weight)
+    return module.forward
 
 
 class Llama(nn.Module):
@@ -58,13 +104,22 @@ class Llama(nn.Module):
         shape = config.shape
         self.config = config
         self.embedding = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, index) for index in range(shape.n_layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(shape.n_layers))
         self.norm = nn.RMSNorm(shape.hidden_size, eps=config.norm_eps)
         self.head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
         if shape.tied_embedding:
             self.head.weight = self.embedding.weight
         self.exit_heads = nn.ModuleDict()  # trained read-outs of exits, by exit layer as text; see exits.py
         self.register_buffer("rotations", rotations(config, config.max_positions), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Llama:
+        """Moves or casts everything but the rotations, which only move: they have no meaning in another type."""
+        kept, self._buffers["rotations"] = self.rotations, None
+        super()._apply(fn, recurse)
+        if kept.is_meta:
+            kept = rotations(self.config, self.config.max_positions)
+        self.rotations = kept.to(self.embedding.weight.device)
+        return self
 
     def span(self, x: Tensor, first_layer: int, last_layer: int, turn: Tensor, attend: Attend) -> Tensor:
         """Hidden states (batch, tokens, hidden_size) after layers (first_layer, last_layer]."""
@@ -87,8 +142,9 @@ class Llama(nn.Module):
         return self.read_out(x)
 
 
-def attend_causally(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend_causally(queries: Tensor, keys_values: Tensor) -> Tensor:
     """Attention over whole sequences, each token to those before it and itself."""
+    keys, values = keys_values.chunk(2, dim=2)
     q, k, v = (x.transpose(1, 2) for x in (queries, keys, values))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
 

@@ -19,15 +19,32 @@ FEW_TOKENS = 8
 """The number of tokens that the layout is made for; made for 1, it loses its advantage at more."""
 
 
+WIDENED_WEIGHTS = 1 << 19
+"""A packed product of 1 or 2 tokens takes longer than one of 3 to 6 (what it multiplies at once is then too little to
+keep the memory busy), so a matrix of at least this size multiplies copies of the tokens too. Smaller ones
+gain nothing."""
+
+WIDE = 4
+"""How many tokens it multiplies then."""
+
+
 class PackedLinear(nn.Module):
     """x (..., in) -> (..., out), without bias; forward only."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_TOKENS)
+        self.widens = weight.numel() >= WIDENED_WEIGHTS
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        tokens = x.shape[-2]
+        if self.widens and tokens <= WIDE // 2 and x.numel() == tokens * x.shape[-1]:
+            return self._product(x.repeat_interleave(WIDE // tokens, dim=-2))[..., :: WIDE // tokens, :]
+        return self._product(x)
+
+    def _product(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        return product
 
 
 @torch.no_grad()

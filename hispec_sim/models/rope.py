@@ -28,10 +28,14 @@ def rotations(config: LlamaConfig, positions: int) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 
 
-def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn x of shape (batch, tokens, heads, head_dim) by `turn` of shape (batch or 1, tokens, 1, head_dim / 2)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
+def rotate_(x: Tensor, turn: Tensor) -> None:
+    """Turn x, of shape (batch, tokens, heads, head_dim), in place by `turn`, of shape (batch or 1, tokens, 1,
+    head_dim / 2). Half precision turns in single precision and is rounded once."""
+    pairs = x.view(*x.shape[:3], -1, 2)
+    if x.element_size() < 4:
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * turn))
+    else:
+        torch.view_as_complex(pairs).mul_(turn)
 
 
 def to_neighbours(weight: Tensor, head_dim: int) -> Tensor:

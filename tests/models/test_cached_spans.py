@@ -87,6 +87,37 @@ def test_row_orders_are_inverse() -> None:
     assert torch.equal(to_neighbours(weight, 8)[:8, 0], weight[[0, 4, 1, 5, 2, 6, 3, 7], 0])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_rotations_keep_their_precision_in_any_type(dtype: torch.dtype) -> None:
+    """Casting a network leaves its positions alone, and the cached forward is that of whole sequences."""
+    exact, made = tiny(), tiny().to(dtype)
+    assert torch.equal(made.rotations, exact.rotations)
+    text = list(range(12))
+    cached = CachedNetwork(made, slots=1, max_tokens=16, exits=())
+    logits = cached.forward(0, 6, [Piece(0, 0, 12, 12, text)])
+    assert logits is not None
+    torch.testing.assert_close(logits, made(torch.tensor([text]))[0], rtol=0.05, atol=0.05)
+    expected = exact(torch.tensor([text]))[0]
+    assert (logits - expected).norm() < 0.02 * expected.norm()
+
+
+def test_rotations_come_out_of_the_meta_device() -> None:
+    """Where there is nothing to copy they are made anew."""
+    with torch.device("meta"):
+        made = Llama(tiny().config)
+    assert torch.equal(made.to_empty(device="cpu").rotations, tiny().rotations)
+
+
+def test_padding_is_written_where_nothing_is_read(network: Llama) -> None:
+    """A short piece beside a long one writes its own rows and the scratch row, no other."""
+    cached = CachedNetwork(network, slots=2, max_tokens=16, exits=())
+    cached.forward(0, 6, [Piece(0, 3, 1, 0, [1]), Piece(1, 0, 5, 0, [2] * 5)])
+    written = cached._kv.abs().sum(dim=(0, 3, 4)) > 0
+    assert written[0].nonzero().flatten().tolist() == [3, 16]
+    assert written[1].nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
+
+
 def test_a_prompt_longer_than_the_network_is_refused(network: Llama) -> None:
     """With the limit and the cure."""
     with pytest.raises(InputError, match="64 positions, 65 are asked for; shorten"):

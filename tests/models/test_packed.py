@@ -37,7 +37,7 @@ def test_logits_stay_and_memory_does_not_grow(tied: bool) -> None:
     plain, made = network(tied=tied), pack_for_cpu(network(tied=tied))
     assert kinds(made) == {PackedLinear}
     assert {name.split(".")[-2].split("_")[-1] for name, _ in made.named_parameters()} == {"embedding", "norm"}
-    for tokens in (TOKENS, TOKENS[:1, :1], TOKENS[:1, :5]):
+    for tokens in (TOKENS, TOKENS[:1, :1], TOKENS[:1, :2], TOKENS[:, :1], TOKENS[:, :2], TOKENS[:1, :5]):
         torch.testing.assert_close(made(tokens), plain(tokens), rtol=1e-4, atol=1e-4)
 
 
