@@ -8,7 +8,9 @@ from typing import Any
 
 from hispec_sim.models.train.agreement import Pair, Share
 from hispec_sim.models.train.evaluate import Evaluation
+from hispec_sim.models.train.recipe import Recipe
 from hispec_sim.models.train.run_folder import Settings
+from hispec_sim.models.train.span import Speed
 
 _CURVE_ROWS = 12
 
@@ -45,6 +47,7 @@ digest {source.digest} |
 {", ".join(folder.rsplit("/", 1)[-1] for folder in source.held_out_folders)} |
 | seen | {tokens / 1e6:.1f}M tokens in {steps} steps of {recipe.batch} x {recipe.context}, seed {recipe.seed}, \
 {hours:.1f} hours; {settings.speed} |
+| made by | `{made_by(recipe, settings.speed)}` |
 | held-out loss | {found.full_loss:.3f} nats per token, {bits:.2f} bits per byte |
 
 ## Recipe
@@ -101,6 +104,15 @@ Nats per token on sixteen held-out windows, by exit layer.
 - {_depth_note(found)}
 - Agreement is between exits of this network; it says nothing about the exits of other networks.
 """
+
+
+def made_by(recipe: Recipe, speed: Speed) -> str:
+    """The command that trains the same network again, with the same release of the text."""
+    compiled, bfloat16 = ("" if on else "no-" for on in (speed.compiled, speed.bfloat16))
+    return (
+        f"hispec train reference --out DIR --steps {recipe.steps} --seed {recipe.seed} --threads {speed.threads} "
+        f"--{compiled}compile --{bfloat16}bf16"
+    )
 
 
 def agreement_table(found: Evaluation) -> str:
