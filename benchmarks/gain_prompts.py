@@ -30,55 +30,54 @@ def documents_of(stream: np.ndarray, end_of_text: int = 0) -> list[Tokens]:
     return [part[1:].tolist() if part.size and part[0] == end_of_text else part.tolist() for part in parts]
 
 
-def split_documents(documents: Sequence[Tokens], tokens: int, n_tuning: int, n_test: int, seed: int) -> Split:
-    """Windows of `tokens` tokens: every document serves one side only, and no two windows overlap.
+def windows_of(documents: Sequence[Tokens], tokens: int) -> list[list[Tokens]]:
+    """Each document's windows of `tokens` tokens, which do not overlap; a document without any is left out."""
+    found = [[d[at : at + tokens] for at in range(0, len(d) - tokens + 1, tokens)] for d in documents]
+    return [windows for windows in found if windows]
 
-    Raises InputError if the documents are too few or too short.
-    """
-    long_enough = [document for document in documents if len(document) >= tokens]
-    order = np.random.default_rng(seed).permutation(len(long_enough))
-    sides: list[list[Tokens]] = [[], []]
-    windows = [0, 0]
-    for index in order:  # to the side that lacks the larger share of what it needs
-        side = int(windows[0] * n_test > windows[1] * n_tuning)
-        sides[side].append(long_enough[index])
-        windows[side] += len(long_enough[index]) // tokens
-    if windows[0] < n_tuning or windows[1] < n_test:
+
+def split_groups(groups: Sequence[list[Tokens]], n_tuning: int, n_test: int, seed: int) -> Split:
+    """Prompts for both sides; the prompts of one group serve one side only. Raises InputError if they are too few."""
+    sides: tuple[list[Tokens], list[Tokens]] = ([], [])
+    counts = [0, 0]
+    for index in np.random.default_rng(seed).permutation(len(groups)):
+        side = int(len(sides[0]) * n_test > len(sides[1]) * n_tuning)  # the one that lacks the larger share
+        sides[side].extend(groups[index])
+        counts[side] += 1
+    if len(sides[0]) < n_tuning or len(sides[1]) < n_test:
         raise InputError(
-            f"the text gives {windows[0]} tuning and {windows[1]} test prompts of {tokens} tokens from different "
-            f"documents, {n_tuning} and {n_test} are asked for; ask for fewer or shorter prompts, or give more text"
+            f"the text gives {len(sides[0])} tuning and {len(sides[1])} test prompts that are apart and long enough, "
+            f"{n_tuning} and {n_test} are needed; ask for fewer with --tuning and --test, or give more or longer ones"
         )
     tuning, test = (
-        _spread([d[at : at + tokens] for d in side for at in range(0, len(d) - tokens + 1, tokens)], n)
+        [side[i] for i in np.linspace(0, len(side) - 1, n).round().astype(int)]
         for side, n in zip(sides, (n_tuning, n_test), strict=True)
     )
-    return Split(tuning, test, f"from different documents ({len(sides[0])} and {len(sides[1])} of them)")
-
-
-def _spread(windows: list[Tokens], n: int) -> list[Tokens]:
-    return [windows[i] for i in np.linspace(0, len(windows) - 1, n).round().astype(int)]
+    return Split(tuning, test, f"from different documents or topics ({counts[0]} and {counts[1]} of them)")
 
 
 def split_file(
     path: Path, encode: Callable[[str], Tokens], tokens: int, n_tuning: int, n_test: int, seed: int
 ) -> Split:
-    """The beginnings of a JSON Lines file's prompts, {"prompt": text} each, dealt out at random.
+    """The beginnings of a JSON Lines file's prompts, {"prompt": text, "topic": what they share}.
 
-    Raises InputError for a file that cannot be read or has too few prompts of that length.
+    Prompts of one topic serve one side only, if that leaves enough of them. Raises InputError for a file that cannot be
+    read or has too few prompts of that length.
     """
+    topics: dict[str, list[Tokens]] = {}
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        texts = [str(row["prompt"]) for row in rows]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        for line in dict.fromkeys(path.read_text(encoding="utf-8").splitlines()):
+            if line.strip():
+                row = json.loads(line)
+                ids = encode(str(row["prompt"]))[:tokens]
+                topics.setdefault(str(row.get("topic", line)), []).extend([ids] if len(ids) == tokens else [])
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path} cannot be read as lines of {{"prompt": "..."}} ({type(error).__name__}: {error})'
         ) from None
-    prompts = [ids[:tokens] for ids in map(encode, dict.fromkeys(texts)) if len(ids) >= tokens]
-    if len(prompts) < n_tuning + n_test:
-        raise InputError(
-            f"{path} has {len(prompts)} different prompts of {tokens} tokens or more, {n_tuning + n_test} are needed; "
-            "give more or longer prompts, or ask for fewer with --tuning and --test"
-        )
-    order = np.random.default_rng(seed).permutation(len(prompts))[: n_tuning + n_test]
-    chosen = [prompts[i] for i in order]
-    return Split(chosen[:n_tuning], chosen[n_tuning:], "different lines of one file")
+    groups = [group for group in topics.values() if group]
+    try:
+        return split_groups(groups, n_tuning, n_test, seed)
+    except InputError:
+        apart = split_groups([[prompt] for group in groups for prompt in group], n_tuning, n_test, seed)
+        return Split(apart.tuning, apart.test, "different lines of one file")

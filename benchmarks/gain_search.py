@@ -80,7 +80,7 @@ def write(network: Llama, prompts: Ids, new_tokens: int, noise: Noise) -> Ids:
 
 @torch.inference_mode()
 def exit_logits(network: Llama, tokens: Ids, exits: Sequence[int]) -> list[torch.Tensor]:
-    """Logits (texts, tokens, vocab_size) at each of `exits`, ascending, through their exit heads where they have any."""
+    """Logits (texts, tokens, vocab_size) at each of `exits`, ascending, through exit heads where attached."""
     turn, heads = network.rotations[None, : tokens.shape[1], None], heads_of(network)
     x, at, found = network.embedding(torch.from_numpy(tokens)), 0, []
     for exit_layer in exits:
@@ -142,7 +142,9 @@ def single_layer(exits: Iterable[int], n_layers: int, drafts: Iterable[int]) -> 
                 yield build([(exit_layer, 0), (n_layers, draft_length)], bonus)
 
 
-def hierarchical(exits: Sequence[int], n_layers: int, drafts: Iterable[int], periods: Sequence[int]) -> Iterator[Cascade]:
+def hierarchical(
+    exits: Sequence[int], n_layers: int, drafts: Iterable[int], periods: Sequence[int]
+) -> Iterator[Cascade]:
     """All three-level cascades."""
     for draft in exits:
         for middle in (layer for layer in exits if layer > draft):

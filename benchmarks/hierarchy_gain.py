@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gain_prompts import Split, Tokens, documents_of, split_documents, split_file
+from gain_prompts import Split, Tokens, documents_of, split_file, split_groups, windows_of
 from gain_report import Contender, compare, print_comparison, tie_gap
 from gain_search import NETWORK, Noise, build, hierarchical, measure_prices, name_of, rank, record_trace, single_layer
 from measuring import Quietness, machine, machine_line, watched, write_json
@@ -80,6 +80,8 @@ class Bench:
     exits: list[int]
     prompts: Split
     plan: Plan
+    plain_texts: dict[int, Tokens] = field(default_factory=dict)
+    """Autoregressive texts of tuning prompts, by number."""
     checked: int = 0
     not_lossless: list[dict[str, Any]] = field(default_factory=list)
 
@@ -114,8 +116,8 @@ def calibrate(bench: Bench) -> list[Record]:
             levels = [(exit_layer, 0), (middle, 1 + j % 4), (bench.depth, (4, 8, 12)[j % 3])]
             cascades.append(build(levels, list(Bonus)[(i + j) % 2]))
     prompts = bench.prompts.tuning[:3]
-    work = [(cascade, prompt) for prompt in prompts for cascade in cascades]
     bench.decode(cascades[0], prompts[0], 0)
+    work = [(cascade, prompts[i % len(prompts)]) for i, cascade in enumerate(cascades)]
     return [bench.decode(cascade, prompt, 0).record for cascade, prompt in watched(work, "measuring forwards")]
 
 
@@ -124,11 +126,12 @@ def race(bench: Bench, contenders: Sequence[Cascade], prompts: Sequence[Tokens],
     plain = build([(bench.depth, 0)])
     total = np.zeros(len(contenders))
     for number, prompt in enumerate(watched(prompts, text)):
-        reference = [] if bench.plan.temperature else bench.decode(plain, prompt, number).token_ids
+        if number not in bench.plain_texts:  # also a warm-up
+            bench.plain_texts[number] = bench.decode(plain, prompt, number).token_ids
         for i in np.roll(np.arange(len(contenders)), number):
             generation = bench.decode(contenders[i], prompt, number)
             total[i] += generation.record.wall_ms
-            bench.check(contenders[i], prompt, generation.token_ids, reference)
+            bench.check(contenders[i], prompt, generation.token_ids, bench.plain_texts[number])
     return list(total / (len(prompts) * bench.plan.new_tokens))
 
 
@@ -170,7 +173,7 @@ def tune(bench: Bench) -> tuple[list[Contender], dict[str, Any]]:
     return winners, found
 
 
-def watched_list(candidates: list[Cascade], text: str) -> Any:
+def watched_list(candidates: list[Cascade], text: str) -> Iterator[Cascade]:
     """Candidates with a bar that moves every hundred."""
     for at in watched(range(0, len(candidates), 100), text):
         yield from candidates[at : at + 100]
@@ -212,13 +215,13 @@ def load(arguments: argparse.Namespace, plan: Plan) -> Bench:
     depth = network.config.shape.n_layers
     if len(exits) < 2 or not 1 <= exits[0] <= exits[-1] < depth:
         raise InputError(f"--exits: give at least two exit layers from 1 to {depth - 1}, such as 2,8; got {exits}")
-    sizes = (plan.prompt_tokens, plan.tuning, plan.test, plan.seed)
+    sizes = (plan.tuning, plan.test, plan.seed)
     if arguments.prompts is not None:
         if loaded is None:
             raise InputError("--prompts needs --model, whose tokenizer reads them")
-        split = split_file(arguments.prompts, loaded.tokenizer.encode, *sizes)
+        split = split_file(arguments.prompts, loaded.tokenizer.encode, plan.prompt_tokens, *sizes)
     else:
-        split = split_documents(documents_of(read_stream(arguments.run, HELD_OUT)), *sizes)
+        split = split_groups(windows_of(documents_of(read_stream(arguments.run, HELD_OUT)), plan.prompt_tokens), *sizes)
     return Bench(pack_for_cpu(network), exits, split, plan)
 
 

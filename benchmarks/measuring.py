@@ -60,19 +60,17 @@ class Quietness:
         ratio = max(self.ms) / min(self.ms)
         verdict = "quiet" if ratio < QUIET_SPREAD else "NOISY: something else ran, repeat on a quiet machine"
         return (
-            f"machine: a fixed product took {statistics.median(self.ms):.2f} ms, slowest/fastest {ratio:.2f} ({verdict}); "
-            f"load average {self.load_before[0]:.2f} before, {os.getloadavg()[0]:.2f} after"
+            f"machine: a fixed product took {statistics.median(self.ms):.2f} ms, slowest/fastest {ratio:.2f} "
+            f"({verdict}); load average {self.load_before[0]:.2f} before, {os.getloadavg()[0]:.2f} after"
         )
 
 
 def watched(items: Sequence[T], text: str) -> Iterator[T]:
-    """The items, with a progress bar that is drawn between them and never meanwhile; one line if there is no terminal."""
+    """The items, with a progress bar drawn between them and never meanwhile; one line if there is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         print(f"{text} ({len(items)})", file=sys.stderr, flush=True)
-    with Progress(
-        console=console, auto_refresh=False, transient=True, disable=not console.is_terminal
-    ) as progress:
+    with Progress(console=console, auto_refresh=False, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(text, total=len(items))
         for item in items:
             progress.refresh()
