@@ -16,8 +16,9 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/test  ## simulated tokens per second, against a bare SimPy process
+bench: .venv/test  ## simulated tokens per second; lists the benchmarks of real decoding (docs/benchmarks.md)
 	$(BIN)/python benchmarks/simulation_speed.py
+	@echo "of real decoding, on a quiet machine: $(BIN)/python benchmarks/{hierarchy_gain,decoding_speed,peak_memory}.py --help"
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

@@ -1,98 +1,154 @@
 """How fast the executor decodes, against what a user would run instead: transformers' generate on the same weights.
 
-    python benchmarks/decoding_speed.py [--model smollm2] [--threads 1 2] [--tokens 64] [--rounds 5]
+    python benchmarks/decoding_speed.py [--model FOLDER | smollm2] [--exits 5,10] [--threads 1 2] [--out speed.json]
 
-Without --model a small deep network with random weights is decoded: its text is noise, its time is not. All contenders
-decode the same prompt greedily, in turn within each round; ratios are medians over rounds.
+Without --model a network of the reference recipe's shape with random weights is decoded: its text and what it accepts
+mean nothing, but the time of its forwards does. Every contender runs in a process of its own and decodes the same
+prompt greedily, one after the other within each round; ratios are medians over rounds. llama.cpp (the package
+xllamacpp, if installed) runs where the model is a GGUF file, for scale only: it computes in 4 bits, and the package's
+builds leave out what newer processors can do.
+
+The machine must be quiet: two threads wait for each other, so anything else that runs stalls them out of all
+proportion. The last line says whether anything did.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from contender import Process
+from measuring import Quietness, machine, machine_line, spread, watched, write_json
 
-from hispec_sim.cascade import Bonus, Cascade, Level
-from hispec_sim.execute.generate import Settings, generate
-from hispec_sim.models.config import LlamaConfig
+from hispec_sim.errors import InputError
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.models.safetensors_folder import save_folder
+from hispec_sim.models.train.recipe import Recipe
 from hispec_sim.networks import NetworkSpec
 
-PROMPT_TOKENS = 32
+PLAIN = "transformers generate"
 
 
-def small_network() -> Llama:
-    """Deep and narrow, where dispatch dominates: the regime of a GPU at small batch."""
+def random_network() -> Llama:
+    """The reference recipe's shape: deep and narrow, where dispatch dominates, as on a GPU at small batch."""
     torch.manual_seed(1)
-    shape = NetworkSpec("small", 24, 128, 2, 2, 64, 352, 2048, True)
-    return Llama(LlamaConfig(shape, max_positions=1024)).eval().requires_grad_(False)
+    return Llama(Recipe(steps=1).config()).eval()
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def contenders(
+    folder: Path, gguf: Path | None, shape: NetworkSpec, exits: tuple[int, int], periods: tuple[int, int]
+) -> dict[str, list[str]]:
+    """What to start for each contender, by its name."""
+    (early, middle), (draft_length, verify_period) = exits, periods
+    ours, theirs = ["hispec", "--model", str(folder)], ["transformers", "--model", str(folder)]
+    found = {
+        PLAIN: theirs,
+        "hispec autoregressive": ours,
+        f"transformers early exit {early}": [*theirs, "--exits", str(early)],
+        f"hispec early exit {early}": [*ours, "--exits", str(early), "--periods", str(draft_length)],
+        f"hispec {early}>{middle}": [
+            *ours, "--exits", f"{early},{middle}", "--periods", f"{min(2, draft_length)},{verify_period}",
+        ],
+    }  # fmt: skip
+    if gguf is not None:
+        if importlib.util.find_spec("xllamacpp"):
+            name = f"llama.cpp on {gguf.stem.rsplit('.', 1)[-1]}"
+            found[name] = ["llama.cpp", "--model", str(gguf), "--vocab-size", str(shape.vocab_size)]
+        else:
+            print("without llama.cpp, which is for scale only: pip install xllamacpp")
+    return found
 
 
-def main() -> None:
+def measure(
+    starts: dict[str, list[str]], threads: int, tokens: int, rounds: int, quietness: Quietness
+) -> dict[str, list[dict[str, Any]]]:
+    """Answers of every contender, round by round, after one round of warm-up."""
+    shared = ["--threads", str(threads), "--tokens", str(tokens)]
+    processes = {name: Process(*start, *shared) for name, start in starts.items()}
+    try:
+        answers: dict[str, list[dict[str, Any]]] = {name: [] for name in processes}
+        for round_ in watched(range(rounds + 1), f"{threads} thread(s)"):
+            quietness.check()
+            for name, process in processes.items():
+                answer = process.decode()
+                if round_:
+                    answers[name].append(answer)
+        return answers
+    finally:
+        for process in processes.values():
+            process.close()
+
+
+def summarise(answers: dict[str, list[dict[str, Any]]], tokens: int) -> dict[str, dict[str, Any]]:
+    """Tokens per second, ratio to transformers' generate round by round, and whether the text is the same."""
+    base = answers[PLAIN]
+    found = {}
+    for name, runs in answers.items():
+        found[name] = {
+            "tokens_per_s": [tokens / run["seconds"] for run in runs],
+            "ratio": [theirs["seconds"] / ours["seconds"] for theirs, ours in zip(base, runs, strict=True)],
+            "outside_forwards": [run["outside_forwards"] for run in runs if "outside_forwards" in run],
+            "tokens_per_target_pass": runs[-1].get("tokens_per_target_pass"),
+            "same_text": runs[-1]["text"] == base[-1]["text"] if runs[-1]["text"] else None,
+        }
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Print tokens per second of each contender and its ratio to transformers' generate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="as for hispec decode; default: a small random network")
+    parser.add_argument("--model", help="as for hispec decode; default: random weights")
+    parser.add_argument("--exits", help="exit layers of early exit and HiSpec (default: an eighth and a quarter)")
+    parser.add_argument("--periods", default="4,8", help="draft length of early exit, and Ni (default %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens per run (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default %(default)s)")
-    arguments = parser.parse_args()
-    network = small_network() if arguments.model is None else load_model(arguments.model).network
-    shape = network.config.shape
-    with tempfile.TemporaryDirectory() as folder:
-        save_folder(network, Path(folder) / "model")
-        pack_for_cpu(network)
-        theirs = AutoModelForCausalLM.from_pretrained(Path(folder) / "model").eval()
-    prompt = torch.randint(3, shape.vocab_size, (PROMPT_TOKENS,), generator=torch.Generator().manual_seed(2)).tolist()
-    options = {
-        "max_new_tokens": arguments.tokens, "min_new_tokens": arguments.tokens, "do_sample": False, "pad_token_id": 0,
-    }  # fmt: skip
-    settings = Settings(max_new_tokens=arguments.tokens)
-    early = max(1, shape.n_layers // 8)
-    plain = Cascade((Level(shape.name, shape.n_layers),))
-    self_speculative = Cascade((Level(shape.name, early), Level(shape.name, shape.n_layers, 4)), Bonus.ALWAYS)
-    ids = torch.tensor([prompt])
-    contenders: dict[str, Callable[[], object]] = {
-        "transformers generate": lambda: theirs.generate(ids, **options),
-        "hispec autoregressive": lambda: generate(plain, {shape.name: network}, prompt, settings),
-        f"transformers early exit {early}": lambda: theirs.generate(ids, assistant_early_exit=early, **options),
-        f"hispec early exit {early}": lambda: generate(self_speculative, {shape.name: network}, prompt, settings),
-    }
-    print(f"{shape.name}: {shape.n_layers} layers of {shape.hidden_size}, {arguments.tokens} new tokens")
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        with torch.inference_mode():
-            for round_ in range(arguments.rounds + 1):
-                for name, work in contenders.items():
-                    elapsed = seconds(work)
-                    if round_:  # the first is a warm-up
-                        times[name].append(elapsed)
-        base = times["transformers generate"]
-        for name, elapsed_s in times.items():
-            ratios = [theirs_s / ours_s for theirs_s, ours_s in zip(base, elapsed_s, strict=True)]
-            print(
-                f"  {threads} thread(s)  {name:28} {arguments.tokens / statistics.median(elapsed_s):8.1f} tokens/s   "
-                f"{statistics.median(ratios):5.2f}x  ({min(ratios):.2f} .. {max(ratios):.2f})"
-            )
-        record = generate(plain, {shape.name: network}, prompt, settings).record
-        print(f"  {threads} thread(s)  outside forwards: {1 - record.forward_ms / record.wall_ms:.1%} of wall time")
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens per run (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="write all numbers as JSON")
+    arguments = parser.parse_args(argv)
+    loaded = None if arguments.model is None else load_model(arguments.model)
+    network = random_network() if loaded is None else loaded.network
+    gguf = loaded.source if loaded is not None and loaded.source.suffix == ".gguf" else None
+    shape, facts, quietness = network.config.shape, machine(), Quietness()
+    try:
+        early, middle = map(int, (arguments.exits or f"{max(1, shape.n_layers // 8)},{shape.n_layers // 4}").split(","))
+        draft_length, verify_period = map(int, arguments.periods.split(","))
+    except ValueError:
+        raise InputError("--exits and --periods take two numbers each, such as 5,10") from None
+    print(f"{machine_line(facts)}\n{shape.name}: {shape.n_layers} layers of {shape.hidden_size}, fp32")
+    results: dict[str, Any] = {"machine": facts, "network": shape, "tokens": arguments.tokens}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_folder(network, folder)
+        starts = contenders(folder, gguf, shape, (early, middle), (draft_length, verify_period))
+        del network, loaded
+        for threads in arguments.threads:
+            found = summarise(measure(starts, threads, arguments.tokens, arguments.rounds, quietness), arguments.tokens)
+            results[f"{threads} threads"] = found
+            print(f"\n{threads} thread(s), {arguments.rounds} rounds of {arguments.tokens} new tokens")
+            for name, row in found.items():
+                outside = row["outside_forwards"]
+                print(
+                    f"  {name:28} {spread(row['tokens_per_s']):28} tokens/s  {spread(row['ratio'], 2):22} x"
+                    + (f"  {statistics.median(outside):.1%} outside forwards" if outside else "")
+                    + (f"  {row['tokens_per_target_pass']:.2f} per target pass" if outside else "")
+                    + ("  ANOTHER TEXT" if row["same_text"] is False else "")
+                )
+    results["quietness"] = quietness.report()
+    print(quietness)
+    if arguments.out is not None:
+        write_json(arguments.out, results)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

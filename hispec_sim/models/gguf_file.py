@@ -5,6 +5,7 @@ llama.cpp keeps the rows of query and key projections in neighbouring pairs, as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,8 @@ NAMES = Names(
     down="blk.{}.ffn_down.weight",
 )
 FREQUENCIES = "rope_freqs.weight"
+BLOCK = 1 << 20
+"""Weights that are dequantised at once."""
 DAMAGED = (ValueError, IndexError, KeyError, OverflowError, OSError, MemoryError, TypeError, AssertionError)
 
 T = TypeVar("T", bool, int, float, str)
@@ -175,13 +178,22 @@ def _tensors(file: GgufFile) -> Iterator[tuple[str, Tensor]]:
 
 
 def _dequantised(file: GgufFile, name: str) -> Tensor:
-    """One tensor in fp32, in torch's order of dimensions."""
+    """One tensor in fp32, in torch's order of dimensions. It is read block by block: what is mapped counts as memory
+    until the file is closed, and dequantising takes several times the memory of its result."""
     gguf, tensor = optional("gguf"), file.tensors[name]
-    try:
-        values = gguf.dequantize(tensor.data, tensor.tensor_type)
-    except NotImplementedError:
-        raise InputError(
-            f"{file.path}: {name} is quantised as {tensor.tensor_type.name}, which the gguf library cannot "
-            "dequantise; take another quantisation of the network"
-        ) from None
-    return torch.from_numpy(np.array(values, dtype=np.float32))
+    whole = torch.empty(tuple(map(int, reversed(tensor.shape))))
+    stored = tensor.data.shape[1:]
+    rows = max(1, BLOCK * len(whole) // max(1, whole.numel()))
+    for first in range(0, len(whole), rows):
+        shape = (min(rows, len(whole) - first), *stored)
+        at = tensor.data_offset + first * tensor.data.dtype.itemsize * math.prod(stored)
+        try:
+            data = np.fromfile(file.path, tensor.data.dtype, math.prod(shape), offset=int(at)).reshape(shape)
+            values = gguf.dequantize(data, tensor.tensor_type)
+        except NotImplementedError:
+            raise InputError(
+                f"{file.path}: {name} is quantised as {tensor.tensor_type.name}, which the gguf library cannot "
+                "dequantise; take another quantisation of the network"
+            ) from None
+        whole[first : first + rows] = torch.from_numpy(np.require(values, np.float32, "W"))
+    return whole

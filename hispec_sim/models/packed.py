@@ -56,11 +56,16 @@ def pack_for_cpu(network: Llama) -> Llama:
     """
     if network.embedding.weight.device.type != "cpu" or dtype_of(network) != torch.float32 or not _can_pack():
         return network
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear) and child.bias is None and child.weight.numel() >= LEAST_WEIGHTS:
-                setattr(module, name, PackedLinear(child.weight))
+    places = [  # and not the matrices themselves, which would all stay until the last is packed
+        (module, name) for module in network.modules() for name, child in module.named_children() if _is_large(child)
+    ]
+    for module, name in places:
+        setattr(module, name, PackedLinear(getattr(module, name).weight))
     return network
+
+
+def _is_large(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) and module.bias is None and module.weight.numel() >= LEAST_WEIGHTS
 
 
 def _can_pack() -> bool:

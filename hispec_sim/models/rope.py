@@ -15,8 +15,8 @@ from hispec_sim.models.config import LlamaConfig
 
 
 def rotations(config: LlamaConfig, positions: int) -> Tensor:
-    """Unit complex numbers e^(i p f), complex64 of shape (positions, head_dim / 2)."""
-    half = torch.arange(0, config.shape.head_dim, 2, dtype=torch.float64)
+    """Unit complex numbers e^(i p f), complex64 of shape (positions, head_dim / 2), always in main memory."""
+    half = torch.arange(0, config.shape.head_dim, 2, dtype=torch.float64, device="cpu")
     frequency = config.rope_theta ** -(half / config.shape.head_dim)
     scaling = config.rope_scaling
     if scaling is not None:
@@ -24,7 +24,7 @@ def rotations(config: LlamaConfig, positions: int) -> Tensor:
         low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
         kept = ((scaling.original_positions / wavelength - low) / (high - low)).clamp(0, 1)
         frequency = (1 - kept) * frequency / scaling.factor + kept * frequency
-    angle = torch.outer(torch.arange(positions, dtype=torch.float64), frequency)
+    angle = torch.outer(torch.arange(positions, dtype=torch.float64, device="cpu"), frequency)
     return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 
 

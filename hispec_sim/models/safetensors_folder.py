@@ -150,7 +150,9 @@ def _shapes(files: list[Path]) -> dict[str, Shape]:
 def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
     for file in files:
         with _open(file) as opened:
-            for name in opened.keys():  # noqa: SIM118
+            names = list(opened.keys())
+        for name in names:
+            with _open(file) as opened:  # anew, because what has been read counts as memory until the file is closed
                 yield name, opened.get_tensor(name)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.rope import rotations, to_neighbours
+from hispec_sim.models.rope import to_neighbours
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_POSITIONS = 1 << 22
@@ -116,7 +118,7 @@ def empty_network(config: LlamaConfig, dtype: str, device: str) -> Llama:
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
-    with torch.device("meta"):
+    with torch.device("meta"), _NoDraws():
         network = Llama(config)
     try:
         torch.empty(1, device=device)
@@ -132,8 +134,18 @@ def empty_network(config: LlamaConfig, dtype: str, device: str) -> Llama:
         raise InputError(f"cannot place network {config.shape.name} on device {device!r}: {reason}") from None
     if config.shape.tied_embedding:
         network.head.weight = network.embedding.weight
-    network.rotations = rotations(config, config.max_positions).to(device)
+    network.rotations = network.rotations.to(device)
     return network.eval()
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves out the drawing of initial weights. For tensors without contents, torch would load its compiler for it: 70
+    MB and two seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return None  # layers draw in place
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
