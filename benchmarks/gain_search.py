@@ -9,14 +9,14 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hispec_sim.acceptance.counting import Work, count_forwards
-from hispec_sim.acceptance.trace import AgreementTrace, Exit, label_predictions
+from hispec_sim.acceptance.trace import UNREAD, AgreementTrace, Exit, OffPath, Prompt, label_predictions
 from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.record import Record
@@ -103,35 +103,40 @@ def record_trace(network: Llama, prompts: Ids, new_tokens: int, exits: Sequence[
                 each.append(choice)
     predictions = np.stack([np.stack(each) for each in said], axis=-1)  # (texts, new_tokens, exits)
     return AgreementTrace(
+        networks=(replace(network.config.shape, name=NETWORK),),
         exits=tuple(Exit(NETWORK, depth) for depth in depths),
         labels=label_predictions(predictions.reshape(-1, len(depths))),
         starts=np.arange(len(text) + 1, dtype=np.int64) * new_tokens,
+        prompts=tuple(Prompt(f"text {i}", f"text {i}", "", begun) for i in range(len(text))),
         off_path=off_path(network, text, begun, predictions, depths),
+        sampling=None,  # sampled tokens are labelled like first choices; see Noise
         provenance={"texts": len(text), "new_tokens": new_tokens, "temperature": noise.temperature},
     )
 
 
-def off_path(network: Llama, text: Ids, begun: int, predictions: Ids, depths: Sequence[int]) -> NDArray[np.float64]:
-    """How often a deeper exit's first choice is a shallower one's behind a token that the target would not write.
-
-    The shallower exit's wrong token replaces the target's, the exit writes on greedily for a few tokens, and both read
-    what stands there; contexts are the `begun` tokens before. NaN where a pair never met such text.
-    """
-    found = np.full((len(depths), len(depths)), np.nan)
-    np.fill_diagonal(found, 1.0)
-    for i, exit_layer in enumerate(depths[:-1]):
+def off_path(network: Llama, text: Ids, begun: int, predictions: Ids, depths: Sequence[int]) -> OffPath:
+    """What exits say behind tokens of theirs that the target would not write: the exit's wrong token replaces the
+    target's, the exit writes on greedily, and it and all shallower ones read what stands there. Contexts are the
+    `begun` tokens before."""
+    at, rows = [], []
+    for i in range(1, len(depths) - 1):
         wrong = np.argwhere(predictions[..., i] != predictions[..., -1])
         if not len(wrong):
-            found[i] = 1.0
             continue
         wrong = wrong[np.linspace(0, len(wrong) - 1, min(len(wrong), OFF_PATH_TEXTS)).astype(int)]
         off = np.stack([[*text[t, p : p + begun], predictions[t, p, i]] for t, p in wrong])
+        said = []
         for _ in range(OFF_PATH_TOKENS):
-            choice = exit_logits(network, off, [exit_layer])[0][:, -1].argmax(-1).numpy()
-            off = np.concatenate([off, choice[:, None]], axis=1)
-        for j, logits in enumerate(exit_logits(network, off[:, :-1], depths[i:]), i):
-            found[i, j] = float((logits[:, begun:].argmax(-1).numpy() == off[:, begun + 1 :]).mean())
-    return found
+            choices = [x[:, -1].argmax(-1).numpy() for x in exit_logits(network, off, depths[: i + 1])]
+            said.append(np.stack(choices, axis=-1))
+            off = np.concatenate([off, choices[i][:, None]], axis=1)
+        labels = np.full((len(wrong), OFF_PATH_TOKENS, len(depths)), UNREAD, np.uint8)
+        labels[..., : i + 1] = np.stack([label_predictions(step) for step in said], axis=1)
+        at.append(np.column_stack([wrong, np.full(len(wrong), i)]).astype(np.int32))
+        rows.append(labels)
+    if not at:
+        return OffPath.none(len(depths), sampled=False)
+    return OffPath(np.concatenate(at), np.concatenate(rows))
 
 
 def single_layer(exits: Iterable[int], n_layers: int, drafts: Iterable[int]) -> Iterator[Cascade]:

@@ -36,9 +36,10 @@ def count_forwards(
 
     `prompt_tokens` adds each prompt's prefill, which also predicts the first token; without, every cache holds the
     prompt but for its last token. Off the target's path outcomes are drawn, the same for the same seed. Raises
-    InputError if the trace lacks one of the cascade's exits.
+    InputError if the trace lacks one of the cascade's exits, which name their networks as it does.
     """
-    source, graph = ReplaySource(trace, cascade), StepGraph(cascade)
+    networks = {network.name: network for network in trace.networks}
+    source, graph = ReplaySource(trace, cascade, networks), StepGraph(cascade)
     met: Counter[Node] = Counter()
     for sequence in sequences:
         sampler = source.sampler(sequence, np.random.default_rng([seed, sequence]))

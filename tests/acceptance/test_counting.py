@@ -10,17 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hispec_sim.acceptance.counting import Work, count_forwards
-from hispec_sim.acceptance.trace import AgreementTrace, Exit
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.cascade import Bonus, Cascade, Level
+from hispec_sim.networks import NetworkSpec
 
 EXITS = (Exit("net", 1), Exit("net", 2), Exit("net", 4))
 
 
-def trace(*texts: list[list[int]], off_path: float = 0.5) -> AgreementTrace:
-    """Labels of exits 1 and 2 over each text; the target's are 0."""
+NETWORK = NetworkSpec("net", 4, 8, 2, 2, 4, 16, 32, True)
+
+
+def trace(*texts: list[list[int]]) -> AgreementTrace:
+    """Labels of exits 1 and 2 over each text; the target's are 0. Behind a wrong token of exit 2, exit 1 agrees with it
+    every other time."""
     labels = np.array([[*row, 0] for text in texts for row in text], np.uint8)
     starts = np.cumsum([0, *map(len, texts)])
-    return AgreementTrace(EXITS, labels, starts, np.full((3, 3), off_path), {})
+    prompts = tuple(Prompt(str(i), str(i), "", 3) for i in range(len(texts)))
+    behind = OffPath(np.array([[0, 0, 1]], np.int32), np.array([[[0, 0, 255], [1, 0, 255]]], np.uint8))
+    return AgreementTrace((NETWORK,), EXITS, labels, starts, prompts, behind, None, {})
 
 
 def cascade(*levels: tuple[int, int], bonus: Bonus = Bonus.ON_MISMATCH) -> Cascade:
