@@ -58,6 +58,7 @@ def save_trace(trace: AgreementTrace, path: Path, *, overwrite: bool = False) ->
         raise InputError(f"cannot write {path}: {error.strerror}; give another place") from None
     with os.fdopen(handle, "wb") as file:
         file.write(buffer.getvalue())
+    Path(temporary).chmod(0o644)  # mkstemp makes it private; a trace is to be shared
     Path(temporary).replace(path)
 
 
