@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hispec_sim.acceptance.models import Correlated, LevelAgreement
+from hispec_sim.acceptance.chain import chain
+from hispec_sim.acceptance.models import Correlated
 from hispec_sim.cascade import Bonus
 from hispec_sim.closed_forms import Distribution, gain_of, run_until
 from hispec_sim.errors import InputError
@@ -50,20 +51,8 @@ def target_accept_from_matched(
 
 
 def chain_model(draft: float, intermediate: float, differed_over_agreed: float = 1.0) -> Correlated:
-    """Three levels in a chain, from how often the target accepts each of the lower two.
-
-    P(target accepts | intermediate agreed with the draft) = p, and q = `differed_over_agreed` * p where it differed.
-    With x = P(intermediate agrees), x p = `draft` and x p + (1 - x) q = `intermediate`. A `differed_over_agreed` of 1
-    makes the levels independent; p is cut at 1, where both marginals cannot be had.
-    """
-    if not 0 < draft <= intermediate <= 1:
-        raise InputError(
-            f"the target must accept the draft ({draft:g}) no more often than the intermediate ({intermediate:g})"
-        )
-    kappa = differed_over_agreed
-    agreed = min(1.0, (intermediate - draft * (1 - kappa)) / kappa)
-    x = draft / agreed
-    return Correlated((LevelAgreement(x, x, x), LevelAgreement(agreed, kappa * agreed, agreed)))
+    """Three levels in a chain, from how often the target accepts each of the lower two."""
+    return chain((draft, intermediate), differed_over_agreed)
 
 
 def _bisect(increasing: Callable[[float], float], value: float, low: float = 0.0) -> float:

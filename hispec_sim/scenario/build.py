@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hispec_sim.acceptance.models import AcceptanceModel, Correlated, Independent, LevelAgreement, PerPosition
+from hispec_sim.acceptance.models import AcceptanceModel
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.sampler import FateTable, ModelSampler, Sampler
 from hispec_sim.acceptance.trace import AgreementTrace
@@ -23,15 +23,9 @@ from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.latency.profile_file import read_profile
 from hispec_sim.latency.roofline import roofline_profile
 from hispec_sim.networks import NetworkSpec, known_networks
+from hispec_sim.scenario.acceptance import build_model
 from hispec_sim.scenario.load import LoadedScenario
-from hispec_sim.scenario.schema import (
-    AgreementSpec,
-    CorrelatedSpec,
-    IndependentSpec,
-    PerPositionSpec,
-    Policy,
-    TraceSpec,
-)
+from hispec_sim.scenario.schema import IndependentSpec, Policy, TraceSpec
 from hispec_sim.scenario.yaml_source import Key, did_you_mean
 
 Known = TypeVar("Known")
@@ -40,13 +34,13 @@ SamplerFactory = Callable[[int, np.random.Generator], Sampler]
 
 @dataclass(frozen=True, slots=True)
 class BuiltPolicy:
-    """A policy ready to run: its cascade, a sampler per request, and how long requests are."""
+    """A policy ready to run: its cascade, a sampler per request, how long requests are, and what outcomes come from."""
 
     name: str
     cascade: Cascade
     new_sampler: SamplerFactory
     output_tokens: Callable[[int], int]
-    model: AcceptanceModel | None
+    outcomes: AcceptanceModel | ReplaySource
 
 
 def build_costs(loaded: LoadedScenario) -> dict[str, NetworkCost]:
@@ -91,12 +85,9 @@ def load_profiles(loaded: LoadedScenario) -> dict[str, LatencyProfile]:
     return profiles
 
 
-def build_policies(loaded: LoadedScenario, n_layers: dict[str, int]) -> list[BuiltPolicy]:
+def build_policies(loaded: LoadedScenario, n_layers: Mapping[str, int]) -> list[BuiltPolicy]:
     """All policies, each checked against the networks' depths. Raises InputError."""
-    policies = [
-        _build_policy(loaded, policy, ("policies", index), n_layers)
-        for index, policy in enumerate(loaded.scenario.policies)
-    ]
+    policies = [build_policy(loaded, index, n_layers) for index in range(len(loaded.scenario.policies))]
     targets = {policy.cascade.levels[-1].network for policy in policies}
     if len(targets) > 1:
         raise loaded.fail(
@@ -112,7 +103,9 @@ def build_policies(loaded: LoadedScenario, n_layers: dict[str, int]) -> list[Bui
     return policies
 
 
-def _build_policy(loaded: LoadedScenario, policy: Policy, key: Key, n_layers: dict[str, int]) -> BuiltPolicy:
+def build_policy(loaded: LoadedScenario, index: int, n_layers: Mapping[str, int]) -> BuiltPolicy:
+    """One policy, checked against the networks' depths. Raises InputError."""
+    policy, key = loaded.scenario.policies[index], ("policies", index)
     levels = []
     for k, spec in enumerate(policy.levels):
         place: Key = (*key, "levels", k)
@@ -137,7 +130,7 @@ def _build_policy(loaded: LoadedScenario, policy: Policy, key: Key, n_layers: di
         cascade = Cascade(tuple(levels), policy.bonus_rule)
     except InputError as error:
         raise loaded.fail((*key, "levels"), str(error)) from None
-    return _with_acceptance(loaded, policy, key, cascade)
+    return _with_acceptance(loaded, policy, key, cascade, n_layers)
 
 
 def _verify_period(loaded: LoadedScenario, policy: Policy, k: int, place: Key) -> int:
@@ -160,7 +153,9 @@ def _verify_period(loaded: LoadedScenario, policy: Policy, k: int, place: Key) -
     return spec.verify_period
 
 
-def _with_acceptance(loaded: LoadedScenario, policy: Policy, key: Key, cascade: Cascade) -> BuiltPolicy:
+def _with_acceptance(
+    loaded: LoadedScenario, policy: Policy, key: Key, cascade: Cascade, n_layers: Mapping[str, int]
+) -> BuiltPolicy:
     spec, place = policy.acceptance, (*key, "acceptance")
     length = loaded.scenario.workload.output_tokens
     if spec is None:
@@ -175,9 +170,9 @@ def _with_acceptance(loaded: LoadedScenario, policy: Policy, key: Key, cascade: 
         except InputError as error:
             raise loaded.fail((*place, "trace"), str(error)) from None
         return BuiltPolicy(
-            policy.name, cascade, replay.sampler, lambda index: min(length, replay.output_tokens(index)), None
+            policy.name, cascade, replay.sampler, lambda index: min(length, replay.output_tokens(index)), replay
         )
-    model = _model(loaded, spec, cascade, place)
+    model = build_model(loaded, spec, cascade, n_layers, place)
     table = FateTable(model)
     return BuiltPolicy(policy.name, cascade, lambda _, rng: ModelSampler(table, rng), lambda _: length, model)
 
@@ -193,43 +188,6 @@ def _shapes(loaded: LoadedScenario, cascade: Cascade) -> dict[str, NetworkSpec]:
             assert network.roofline is not None
             shapes[name] = _known(known_networks(), network.roofline.network, "network")
     return shapes
-
-
-def _model(
-    loaded: LoadedScenario, spec: IndependentSpec | PerPositionSpec | CorrelatedSpec, cascade: Cascade, place: Key
-) -> AcceptanceModel:
-    given = spec.levels if isinstance(spec, CorrelatedSpec) else spec.accept
-    if len(given) != cascade.target:
-        raise loaded.fail(
-            (*place, "levels" if isinstance(spec, CorrelatedSpec) else "accept"),
-            f"give one entry per verifying level: {cascade.target}, not {len(given)}",
-        )
-    if isinstance(spec, IndependentSpec):
-        return Independent(tuple(spec.accept), spec.clustering)
-    if isinstance(spec, PerPositionSpec):
-        return PerPosition(tuple(map(tuple, spec.accept)), spec.clustering)
-    return Correlated(
-        tuple(
-            _agreement(loaded, level, k, k == cascade.target, (*place, "levels", k - 1))
-            for k, level in enumerate(spec.levels, start=1)
-        ),
-        spec.clustering,
-    )
-
-
-def _agreement(loaded: LoadedScenario, spec: AgreementSpec, k: int, is_target: bool, place: Key) -> LevelAgreement:
-    conditional = (spec.accept_if_agreed, spec.accept_if_differed)
-    if k == 1:
-        if spec.accept is None or conditional != (None, None):
-            raise loaded.fail(place, "level 1 verifies drafted tokens: give `accept` and no accept_if_...")
-        agreed = differed = spec.accept
-    else:
-        if spec.accept is not None or spec.accept_if_agreed is None or spec.accept_if_differed is None:
-            raise loaded.fail(place, f"level {k} needs `accept_if_agreed` and `accept_if_differed`, and no `accept`")
-        agreed, differed = spec.accept_if_agreed, spec.accept_if_differed
-    if spec.off_path is None and not is_target:
-        raise loaded.fail(place, f"level {k} needs `off_path`, its acceptance behind a token that will be rejected")
-    return LevelAgreement(agreed, differed, 1.0 if spec.off_path is None else spec.off_path)
 
 
 def _known(table: dict[str, Known], name: str, what: str) -> Known:

@@ -111,7 +111,7 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "this key is required and missing"
     if kind == "union_tag_not_found":
-        return "`model` is missing; give independent, per_position, correlated or trace"
+        return "`model` is missing; give independent, per_position, correlated, chain or trace"
     if kind == "value_error":
         return str(detail.get("ctx", {}).get("error", detail["msg"]))
     message = detail["msg"][0].lower() + detail["msg"][1:]

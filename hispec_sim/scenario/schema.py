@@ -58,14 +58,36 @@ class Roofline(_Strict):
     """A device with stated peaks and efficiencies, for example l40s."""
 
 
+class Anchor(_Strict):
+    """What is known of one exit."""
+
+    exit_layer: Count
+    """Depth of the exit."""
+    accept: Annotated[float, Field(gt=0, lt=1)]
+    """P(the whole network predicts what this exit predicts)."""
+
+
+class ExitCurveSpec(_Strict):
+    """Agreement of every exit with the whole network: a published curve's shape, led through what is known here."""
+
+    shape: Name
+    """A known curve (hispec_sim/data/exit_curves.yaml), for example codellama-34b."""
+    through: Annotated[list[Anchor], Field(min_length=1)]
+    """One or more exits of this network; a curve's odds are scaled to meet them."""
+
+
 class Network(_Strict):
-    """Where a network's latency comes from; give `profile` or `roofline`."""
+    """Where a network's latency comes from (give `profile` or `roofline`), and what acceptance `chain` needs of it."""
 
     profile: str | None = None
     """Latency profile, relative to this scenario file."""
     roofline: Roofline | None = None
     tensor_parallel: Count = 1
     """GPUs that share every layer."""
+    target_accepts: Annotated[float, Field(gt=0, le=1)] | None = None
+    """P(the target predicts what this network predicts): for a separate draft under acceptance `chain`."""
+    exit_curve: ExitCurveSpec | None = None
+    """How often the whole network predicts what its exits predict: for exits under acceptance `chain`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Network:
@@ -178,6 +200,15 @@ class CorrelatedSpec(_Strict):
     """Lag-1 autocorrelation of how easy successive tokens are."""
 
 
+class ChainSpec(_Strict):
+    """Levels in a chain, each as right as its network says (`target_accepts`, `exit_curve`), at any exit layer."""
+
+    model: Literal["chain"]
+    differed_over_agreed: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """P(a level accepts what the level below replaced) over P(... what it confirmed); 1 for independent levels."""
+    clustering: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class TraceSpec(_Strict):
     """Replay of a recorded agreement trace."""
 
@@ -186,7 +217,9 @@ class TraceSpec(_Strict):
     """Agreement trace, relative to this scenario file. Networks are matched with the recorded ones by shape."""
 
 
-AcceptanceSpec = Annotated[IndependentSpec | PerPositionSpec | CorrelatedSpec | TraceSpec, Field(discriminator="model")]
+AcceptanceSpec = Annotated[
+    IndependentSpec | PerPositionSpec | CorrelatedSpec | ChainSpec | TraceSpec, Field(discriminator="model")
+]
 
 
 class Policy(_Strict):

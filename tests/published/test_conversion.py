@@ -64,7 +64,7 @@ def test_a_chain_keeps_both_marginals() -> None:
 
 
 def test_impossible_rates_are_refused() -> None:
-    with pytest.raises(InputError, match="no more often"):
+    with pytest.raises(InputError, match="rise to at most 1"):
         chain_model(0.8, 0.7)
     with pytest.raises(InputError, match="between 0 and 1"):
         per_token_from_matched(1.2, 4)

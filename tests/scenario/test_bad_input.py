@@ -118,7 +118,7 @@ REPLACED = [
     ("accept_if_agreed: 0.9, accept_if_differed: 0.6", "accept: 0.9", ["line 21", "accept_if_agreed"]),
     ("        - {accept_if_agreed: 0.9, accept_if_differed: 0.6}\n", "", ["one entry per verifying level: 2, not 1"]),
     ("model: correlated", "model: corelated", ["model", "correlated"]),
-    ("      model: correlated\n", "", ["model", "independent, per_position, correlated or trace"]),
+    ("      model: correlated\n", "", ["model", "independent, per_position, correlated, chain or trace"]),
     ("      model: correlated\n", "      model: correlated\n      clustering: 1.0\n", ["clustering", "less than 1"]),
     ("      model: correlated\n", "      model: independent\n", ["acceptance"]),
     ("big.csv", "small.csv", ["line 6", "small.csv"]),
