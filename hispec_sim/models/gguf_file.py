@@ -5,6 +5,7 @@ llama.cpp keeps the rows of query and key projections in neighbouring pairs, as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +17,10 @@ from torch import Tensor
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig, RopeScaling
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import rotations
-from hispec_sim.models.weights import Names, empty_network, fill, match
+from hispec_sim.models.weights import SMALLER, Names, empty_network, fill, match
 from hispec_sim.networks import NetworkSpec
 
 NAMES = Names(
@@ -177,11 +179,13 @@ def _tensors(file: GgufFile) -> Iterator[tuple[str, Tensor]]:
 def _dequantised(file: GgufFile, name: str) -> Tensor:
     """One tensor in fp32, in torch's order of dimensions."""
     gguf, tensor = optional("gguf"), file.tensors[name]
+    size = 4 * math.prod(map(int, tensor.shape))
     try:
-        values = gguf.dequantize(tensor.data, tensor.tensor_type)
+        with enough_memory(lambda: (f"tensor {name} from {file.path}, dequantised,", size), SMALLER):
+            values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
     except NotImplementedError:
         raise InputError(
             f"{file.path}: {name} is quantised as {tensor.tensor_type.name}, which the gguf library cannot "
             "dequantise; take another quantisation of the network"
         ) from None
-    return torch.from_numpy(np.array(values, dtype=np.float32))
+    return torch.from_numpy(values)
