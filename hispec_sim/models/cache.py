@@ -22,6 +22,7 @@ from torch import Tensor
 from hispec_sim.errors import InputError
 from hispec_sim.models.exits import BlockHead, heads_of
 from hispec_sim.models.llama import Layer, Llama, attend_causally, dtype_of
+from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.places import Form, ManySequences, OneSequence, Piece, Place
 
 __all__ = ["CachedNetwork", "Piece"]
@@ -33,7 +34,7 @@ class CachedNetwork:
 
     def __init__(self, network: Llama, *, slots: int, max_tokens: int, exits: Sequence[int]) -> None:
         """`exits`: the exit layers at which spans will end or be read out. Raises InputError if `max_tokens` is more
-        than the network has positions."""
+        than the network has positions, or if memory does not suffice."""
         shape = network.config.shape
         if max_tokens > network.config.max_positions:
             raise InputError(
@@ -46,26 +47,54 @@ class CachedNetwork:
         self._layers = [cast(Layer, layer).maths() for layer in network.layers]
         kv_shape = (slots, max_tokens + 1, 2 * shape.n_kv_heads, shape.head_dim)
         self._scratch = max_tokens
-        self._kv = torch.zeros(shape.n_layers, *kv_shape, device=device, dtype=dtype)
-        self._hidden = {
-            exit_layer: torch.zeros(slots, max_tokens + 1, shape.hidden_size, device=device, dtype=dtype)
-            for exit_layer in exits
-            if exit_layer < shape.n_layers
-        }
-        self._heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in self._hidden}
-        self._blocks = {
-            exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape), [0] * slots)
-            for exit_layer, head in self._heads.items()
-            if isinstance(head, BlockHead)
-        }
+        kept = {exit_layer for exit_layer in exits if exit_layer < shape.n_layers}
+        self._heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in kept}
+        with_block = [exit_layer for exit_layer, head in self._heads.items() if isinstance(head, BlockHead)]
+
+        def caches() -> tuple[str, int]:
+            width = 2 * shape.n_kv_heads * shape.head_dim * (shape.n_layers + len(with_block))
+            size = dtype.itemsize * slots * (max_tokens + 1) * (width + shape.hidden_size * len(kept))
+            return f"caches of network {shape.name} for {slots} sequences of {max_tokens} tokens", size
+
+        with enough_memory(caches, "decode fewer or shorter sequences at once, or take dtype bf16 or a smaller model"):
+            self._kv = torch.zeros(shape.n_layers, *kv_shape, device=device, dtype=dtype)
+            self._hidden = {
+                exit_layer: torch.zeros(slots, max_tokens + 1, shape.hidden_size, device=device, dtype=dtype)
+                for exit_layer in kept
+            }
+            self._blocks = {
+                exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape), [0] * slots) for exit_layer in with_block
+            }
 
     @torch.inference_mode()
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Tensor | None:
         """Run layers (first_layer, last_layer] for all pieces at once.
 
         Returns the logits of all read-out rows, (sum of pieces' logits, vocab_size), piece after piece, or None if
-        there are none. Raises KeyError when `first_layer` is no exit whose hidden states are kept.
+        there are none. Raises KeyError when `first_layer` is no exit whose hidden states are kept, InputError when
+        memory runs out; then the caches must not be used on.
         """
+        with enough_memory(
+            partial(self._largest, pieces),
+            "shorten the prompts, decode fewer sequences at once, or take dtype bf16 or a smaller model",
+        ):
+            return self._forward(first_layer, last_layer, pieces)
+
+    def _largest(self, pieces: Sequence[Piece]) -> tuple[str, int]:
+        """What a forward is, and the size in bytes of the largest tensor that it may make on its way."""
+        shape, form = self.network.config.shape, Form.of(pieces, self.slots)
+        queries = form.sequences * form.tokens
+        size = max(
+            queries * 2 * shape.intermediate_size,
+            queries * shape.n_heads * form.context,
+            form.logits * shape.vocab_size,
+        )
+        what = (
+            f"a forward of network {shape.name} for {queries} tokens ({form.sequences} x {form.tokens}), with a tensor"
+        )
+        return what, self._kv.element_size() * size
+
+    def _forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Tensor | None:
         for exit_layer, block in self._blocks.items():
             if first_layer < exit_layer <= last_layer:
                 block.forget(pieces)

@@ -17,9 +17,10 @@ from torch import Tensor
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig, RopeScaling
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import rotations
-from hispec_sim.models.weights import Names, empty_network, fill, match
+from hispec_sim.models.weights import SMALLER, Names, empty_network, fill, match
 from hispec_sim.networks import NetworkSpec
 
 NAMES = Names(
@@ -181,19 +182,21 @@ def _dequantised(file: GgufFile, name: str) -> Tensor:
     """One tensor in fp32, in torch's order of dimensions. It is read block by block: what is mapped counts as memory
     until the file is closed, and dequantising takes several times the memory of its result."""
     gguf, tensor = optional("gguf"), file.tensors[name]
-    whole = torch.empty(tuple(map(int, reversed(tensor.shape))))
-    stored = tensor.data.shape[1:]
-    rows = max(1, BLOCK * len(whole) // max(1, whole.numel()))
-    for first in range(0, len(whole), rows):
-        shape = (min(rows, len(whole) - first), *stored)
-        at = tensor.data_offset + first * tensor.data.dtype.itemsize * math.prod(stored)
-        try:
-            data = np.fromfile(file.path, tensor.data.dtype, math.prod(shape), offset=int(at)).reshape(shape)
-            values = gguf.dequantize(data, tensor.tensor_type)
-        except NotImplementedError:
-            raise InputError(
-                f"{file.path}: {name} is quantised as {tensor.tensor_type.name}, which the gguf library cannot "
-                "dequantise; take another quantisation of the network"
-            ) from None
-        whole[first : first + rows] = torch.from_numpy(np.require(values, np.float32, "W"))
+    size = 4 * math.prod(map(int, tensor.shape))
+    with enough_memory(lambda: (f"tensor {name} from {file.path}, dequantised,", size), SMALLER):
+        whole = torch.empty(tuple(map(int, reversed(tensor.shape))))
+        stored = tensor.data.shape[1:]
+        rows = max(1, BLOCK * len(whole) // max(1, whole.numel()))
+        for first in range(0, len(whole), rows):
+            shape = (min(rows, len(whole) - first), *stored)
+            at = tensor.data_offset + first * tensor.data.dtype.itemsize * math.prod(stored)
+            try:
+                data = np.fromfile(file.path, tensor.data.dtype, math.prod(shape), offset=int(at)).reshape(shape)
+                values = gguf.dequantize(data, tensor.tensor_type)
+            except NotImplementedError:
+                raise InputError(
+                    f"{file.path}: {name} is quantised as {tensor.tensor_type.name}, which the gguf library cannot "
+                    "dequantise; take another quantisation of the network"
+                ) from None
+            whole[first : first + rows] = torch.from_numpy(np.require(values, np.float32, "W"))
     return whole

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from torch import Tensor
 from hispec_sim.errors import InputError
 from hispec_sim.models.hf_config import config_json, read_config, read_json
 from hispec_sim.models.llama import Llama, dtype_of
+from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import to_halves
 from hispec_sim.models.tokenizer import Tokenizer
-from hispec_sim.models.weights import Names, Part, Shape, empty_network, fill, match, parts
+from hispec_sim.models.weights import SMALLER, Names, Part, Shape, empty_network, fill, match, parts
 
 NAMES = Names(
     embedding="model.embed_tokens.weight",
@@ -153,7 +156,15 @@ def _tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
             names = list(opened.keys())
         for name in names:
             with _open(file) as opened:  # anew, because what has been read counts as memory until the file is closed
-                yield name, opened.get_tensor(name)
+                with enough_memory(partial(_stored, file, name, opened), SMALLER):
+                    tensor = opened.get_tensor(name)
+                yield name, tensor
+
+
+def _stored(file: Path, name: str, opened: Any) -> tuple[str, int]:
+    view = opened.get_slice(name)
+    width = int(view.get_dtype().lstrip("BF")) // 8  # of those in READABLE
+    return f"tensor {name} from {file}", width * math.prod(view.get_shape())
 
 
 def _check_tied(tied: bool, shapes: dict[str, Shape], folder: Path, files: list[Path]) -> None:

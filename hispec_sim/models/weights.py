@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from torch.overrides import TorchFunctionMode
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.rope import to_neighbours
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLER = "take dtype bf16 or a smaller model, or another device"
 MOST_POSITIONS = 1 << 22
 """The rotary table has a row for each; a damaged length would fill the memory."""
 
@@ -114,21 +117,23 @@ def match(config: LlamaConfig, names: Names, shapes: Mapping[str, Shape], where:
 def empty_network(config: LlamaConfig, dtype: str, device: str) -> Llama:
     """A network whose weights are allocated in `dtype` on `device`, and not initialised.
 
-    Raises InputError if this torch does not know the type or cannot reach the device.
+    Raises InputError if this torch does not know the type, cannot reach the device or finds no memory there.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
     with torch.device("meta"), _NoDraws():
         network = Llama(config)
+    size = DTYPES[dtype].itemsize * sum(weight.numel() for weight in network.parameters())
     try:
         torch.empty(1, device=device)
-        for module in network.modules():
-            for name, weight in list(module.named_parameters(recurse=False)):
-                if module is network.head and config.shape.tied_embedding:
-                    continue
-                module.register_parameter(
-                    name, nn.Parameter(torch.empty(weight.shape, dtype=DTYPES[dtype], device=device))
-                )
+        with enough_memory(lambda: (f"weights of network {config.shape.name} in {dtype} on {device}", size), SMALLER):
+            for module in network.modules():
+                for name, weight in list(module.named_parameters(recurse=False)):
+                    if module is network.head and config.shape.tied_embedding:
+                        continue
+                    module.register_parameter(
+                        name, nn.Parameter(torch.empty(weight.shape, dtype=DTYPES[dtype], device=device))
+                    )
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot place network {config.shape.name} on device {device!r}: {reason}") from None
@@ -156,9 +161,14 @@ def fill(network: Llama, wanted: Mapping[str, Part], tensors: Iterable[tuple[str
     for name, tensor in tensors:
         if name in wanted:
             part = wanted[name]
-            if halves and part.rotary:
-                tensor = to_neighbours(tensor, network.config.shape.head_dim)
-            parameters[part.parameter][part.first_row : part.first_row + part.shape[0]].copy_(tensor)
+            with enough_memory(partial(_copy, name, tensor), SMALLER):
+                if halves and part.rotary:
+                    tensor = to_neighbours(tensor, network.config.shape.head_dim)
+                parameters[part.parameter][part.first_row : part.first_row + part.shape[0]].copy_(tensor)
+
+
+def _copy(name: str, tensor: Tensor) -> tuple[str, int]:
+    return f"a copy of tensor {name}", tensor.nbytes
 
 
 def _some(names: list[str]) -> str:

@@ -1,0 +1,93 @@
+"""Memory that runs out is one sentence, whatever was being made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+
+from hispec_sim.errors import InputError
+from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.gguf_file import _dequantised
+from hispec_sim.models.llama import Llama
+from hispec_sim.models.memory import enough_memory
+from hispec_sim.models.weights import empty_network
+from hispec_sim.networks import NetworkSpec
+
+CONFIG = LlamaConfig(NetworkSpec("tiny", 3, 32, 4, 2, 8, 48, 97, True), max_positions=64)
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("slots", [1 << 40, 1 << 60])
+def test_caches_beyond_the_memory_of_a_cpu(slots: int) -> None:
+    """The allocator really fails. Per token: 3 layers of 2 x 2 x 8, and one exit of 32, in 4 bytes: 512 bytes."""
+    size = f"{slots * 16 * 512 / 2**30:.3g}"
+    with pytest.raises(InputError) as caught:
+        CachedNetwork(Llama(CONFIG), slots=slots, max_tokens=15, exits=(1, 3))
+    assert str(caught.value) == (
+        f"out of memory: caches of network tiny for {slots} sequences of 15 tokens of {size} GiB cannot be made: "
+        "decode fewer or shorter sequences at once, or take dtype bf16 or a smaller model"
+    )
+
+
+def test_weights_beyond_the_memory_of_a_cpu() -> None:
+    """An embedding of 2^40 rows; its head is tied to it and counts once."""
+    huge = LlamaConfig(NetworkSpec("huge", 1, 32, 4, 2, 8, 48, 1 << 40, True), max_positions=64)
+    with pytest.raises(InputError, match=r"weights of network huge in bf16 on cpu of 6\.55e\+04 GiB"):
+        empty_network(huge, "bf16", "cpu")
+
+
+def test_a_forward_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's error. The largest tensor is gate and up: 2 x 5 tokens x 2 x 48, in 4 bytes."""
+    cached = CachedNetwork(Llama(CONFIG), slots=2, max_tokens=15, exits=())
+    pieces = [Piece(slot, 0, tokens, 1, [1] * tokens) for slot, tokens in enumerate((5, 3))]
+    monkeypatch.setattr(CachedNetwork, "_span", raising(torch.OutOfMemoryError("CUDA out of memory. Tried to ...")))
+    with pytest.raises(InputError) as caught:
+        cached.forward(0, 3, pieces)
+    assert f"for 10 tokens (2 x 5), with a tensor of {3840 / 2**30:.3g} GiB cannot be made: shorten the" in str(
+        caught.value
+    )
+
+
+def test_other_errors_of_a_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very same error comes out."""
+    cached = CachedNetwork(Llama(CONFIG), slots=1, max_tokens=15, exits=())
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    monkeypatch.setattr(CachedNetwork, "_span", raising(error))
+    with pytest.raises(RuntimeError) as caught:
+        cached.forward(0, 3, [Piece(0, 0, 1, 1, [1])])
+    assert caught.value is error
+
+
+def test_dequantising_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy's error is a MemoryError."""
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setattr(gguf, "dequantize", raising(MemoryError()))
+    data = np.zeros((1 << 15, 4), np.uint8)
+    (tmp_path / "it.gguf").write_bytes(data.tobytes())
+    tensor = SimpleNamespace(shape=[1 << 14, 1 << 15], data=data, data_offset=0, tensor_type=None)
+    file = SimpleNamespace(path=tmp_path / "it.gguf", tensors={"token_embd.weight": tensor})
+    with pytest.raises(InputError, match=r"token_embd\.weight from .*it\.gguf, dequantised, of 2 GiB cannot be made"):
+        _dequantised(file, "token_embd.weight")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", ["DefaultCPUAllocator: not enough memory: you tried", "can't allocate memory: you"])
+def test_the_words_of_every_allocator(words: str) -> None:
+    """Windows, Linux."""
+    with (
+        pytest.raises(InputError, match="a thing of 3 GiB cannot be made: do"),
+        enough_memory(lambda: ("a thing", 3 << 30), "do"),
+    ):
+        raise RuntimeError(words)
