@@ -11,7 +11,7 @@ kept at the exit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -23,6 +23,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.models.exits import BlockHead, heads_of
 from hispec_sim.models.llama import Layer, Llama, attend_causally, dtype_of
 from hispec_sim.models.places import Form, ManySequences, OneSequence, Piece, Place
+from hispec_sim.models.shortlist import ShortHead
 
 __all__ = ["CachedNetwork", "Piece"]
 
@@ -31,9 +32,18 @@ class CachedNetwork:
     """A network with its caches, for up to `slots` sequences at once. An exit that has an exit head attached is read
     out through it."""
 
-    def __init__(self, network: Llama, *, slots: int, max_tokens: int, exits: Sequence[int]) -> None:
-        """`exits`: the exit layers at which spans will end or be read out. Raises InputError if `max_tokens` is more
-        than the network has positions."""
+    def __init__(
+        self,
+        network: Llama,
+        *,
+        slots: int,
+        max_tokens: int,
+        exits: Sequence[int],
+        shortlists: Mapping[int, int] | None = None,
+    ) -> None:
+        """`exits`: the exit layers at which spans will end or be read out; `shortlists`: how many of the most frequent
+        tokens some of them read out, by exit layer. Raises InputError if `max_tokens` is more than the network has
+        positions, or a shortlist cannot be had."""
         shape = network.config.shape
         if max_tokens > network.config.max_positions:
             raise InputError(
@@ -53,6 +63,7 @@ class CachedNetwork:
             if exit_layer < shape.n_layers
         }
         self._heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in self._hidden}
+        self._short_heads = {layer: ShortHead(network, size) for layer, size in (shortlists or {}).items()}
         self._blocks = {
             exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape), [0] * slots)
             for exit_layer, head in self._heads.items()
@@ -102,13 +113,16 @@ class CachedNetwork:
             return None
         if last_layer in self._heads:
             rows = self._heads[last_layer](rows, place.turn, attend_causally)
-        return self.network.read_out(rows)
+        return self._read_out(last_layer, rows)
 
     def _block(self, exit_layer: int, place: Place) -> Tensor:
         """The block of an exit, and the logits of the rows that are read out."""
         (attend,) = place.attention(self._blocks[exit_layer].kv)
         x = self._heads[exit_layer](place.take(self._hidden[exit_layer]), place.turn, attend)
-        return self.network.read_out(place.read_rows(x))
+        return self._read_out(exit_layer, place.read_rows(x))
+
+    def _read_out(self, exit_layer: int, rows: Tensor) -> Tensor:
+        return self._short_heads.get(exit_layer, self.network.read_out)(rows)
 
 
 @dataclass(slots=True)
