@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -50,8 +52,7 @@ class ShortHead:
 
 def _plain(head: nn.Module) -> Tensor:
     """The weight (out, in) of a linear map, packed or not."""
-    weight: Tensor = head.packed.to_dense() if isinstance(head, PackedLinear) else head.weight
-    return weight
+    return head.packed.to_dense() if isinstance(head, PackedLinear) else cast(Tensor, head.weight)
 
 
 def _linear(rows: Tensor) -> nn.Linear:

@@ -122,7 +122,7 @@ def test_what_a_network_cannot_read_out() -> None:
     with pytest.raises(InputError, match=f"shortlist of 25 tokens is asked for, but only {VOCABULARY} tokens"):
         ShortHead(network, 25)
     network.token_ranking = None
-    with pytest.raises(InputError, match=r"token_ranking\.json; put one into the model's folder.*--shortlist-text FILE"):
+    with pytest.raises(InputError, match=r"token_ranking\.json; put one into the model's folder.*--shortlist-text"):
         ShortHead(network, 4)
 
 
