@@ -35,12 +35,14 @@ class Level:
     """One decision maker: a network read out at an exit layer.
 
     `verify_period` is how many tokens the level below must hold before this level verifies them: the draft
-    length Nd at level 1, Ni above. Level 0 verifies nothing; its period is 0.
+    length Nd at level 1, Ni above. Level 0 verifies nothing; its period is 0. With a `shortlist` the level reads out
+    only so many of the vocabulary's most frequent tokens and predicts no other; the target has none.
     """
 
     network: str
     exit_layer: int
     verify_period: int = 0
+    shortlist: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ class Cascade:
                 )
             if k > 0 and level.verify_period < 1:
                 raise InputError(f"level {k} must have a verify_period of at least 1, got {level.verify_period}")
+            if level.shortlist is not None and level.shortlist < 1:
+                raise InputError(f"level {k} must have a shortlist of at least 1 token, got {level.shortlist}")
+        if self.levels[-1].shortlist is not None:
+            raise InputError(
+                f"the last level, the target, has a shortlist of {self.levels[-1].shortlist} tokens; its text would "
+                "not be its own: it reads out the whole vocabulary, only levels below it may have a shortlist"
+            )
 
     @property
     def target(self) -> int:
@@ -96,7 +105,9 @@ class Forward:
     """One pass through layers (first_layer, last_layer] of a network: the only thing that costs device time.
 
     The query tokens stand at `position` .. `position + tokens - 1`; the last `logits` of them are read out
-    through the LM head, or none if the pass only hands its hidden states to a deeper span.
+    through the LM head, or none if the pass only hands its hidden states to a deeper span. `shortlist` belongs to the
+    exit at `last_layer`, read out or not: how many tokens of the vocabulary it covers, None for all. One exit is one
+    level, so that forwards through the same layers have the same one and can run as one.
     """
 
     network: str
@@ -105,6 +116,7 @@ class Forward:
     tokens: int
     position: int
     logits: int
+    shortlist: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +235,7 @@ def _push(cascade: Cascade, state: State, k: int, upto: int, logits: int) -> tup
             if forwards and forwards[-1].position == position:  # the same tokens go on: one longer span
                 first_layer = forwards.pop().first_layer
             tokens = upto - position
-            forwards.append(Forward(level.network, first_layer, level.exit_layer, tokens, position, logits=0))
+            forwards.append(Forward(level.network, first_layer, level.exit_layer, tokens, position, 0, level.shortlist))
         first_layer = level.exit_layer
     forwards[-1] = replace(forwards[-1], logits=logits)
     return tuple(forwards)

@@ -193,6 +193,11 @@ def _columns(trace: AgreementTrace, cascade: Cascade, networks: Mapping[str, Net
         )
     columns = []
     for level in cascade.levels:
+        if level.shortlist is not None:
+            raise InputError(
+                f"the trace was recorded with every exit read out in full, so it cannot tell what a shortlist of "
+                f"{level.shortlist} tokens would predict; leave the shortlist out, or give another acceptance model"
+            )
         wanted = Exit(names[level.network], level.exit_layer)
         if wanted not in trace.exits:
             layers = ", ".join(str(exit_.exit_layer) for exit_ in trace.exits if exit_.network == wanted.network)

@@ -40,6 +40,14 @@ def decode_command(
         list[int] | None,
         typer.Option(help="Tokens gathered for level 2 (Ni), and again for each level above.", show_default="4"),
     ] = None,
+    shortlist: Annotated[
+        int | None,
+        typer.Option(min=1, help="Level 0 drafts only from so many most frequent tokens.", show_default="all tokens"),
+    ] = None,
+    shortlist_text: Annotated[
+        Path | None,
+        typer.Option(help="A text to count tokens in, for --shortlist.", show_default="the model's own count, if any"),
+    ] = None,
     bonus: Annotated[Bonus, typer.Option(help="Whether verifiers add a token always, or on a mismatch only.")] = (
         Bonus.ON_MISMATCH
     ),
@@ -70,6 +78,7 @@ def decode_command(
     from hispec_sim.execute.generate import Settings, generate, lossless_note, use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
+    from hispec_sim.models.ranking import count_ranking
 
     if threads is not None:
         use_threads(threads)
@@ -84,7 +93,13 @@ def decode_command(
     for network in networks.values():
         pack_for_cpu(network)
     depths = {name: network.config.shape.n_layers for name, network in networks.items()}
-    cascade = build_cascade(depths, exits, draft_length, verify_period or [], bonus)
+    cascade = build_cascade(depths, exits, draft_length, verify_period or [], bonus, shortlist)
+    if shortlist_text is not None:
+        if shortlist is None:
+            raise InputError("--shortlist-text counts tokens for a shortlist; give its length with --shortlist too")
+        network = networks[cascade.levels[0].network]
+        counted = target.tokenizer.encode(_text_of("--shortlist-text", shortlist_text), special=False)
+        network.token_ranking = count_ranking(counted, network.config.shape.vocab_size, str(shortlist_text))
     _check_heads(target, cascade)
     note = lossless_note(networks)
     if note is not None and cascade.target > 0:
@@ -114,11 +129,18 @@ def decode_command(
 
 
 def build_cascade(
-    depths: dict[str, int], exits: str, draft_length: int, verify_periods: Sequence[int], bonus: Bonus
+    depths: dict[str, int],
+    exits: str,
+    draft_length: int,
+    verify_periods: Sequence[int],
+    bonus: Bonus,
+    shortlist: int | None = None,
 ) -> Cascade:
-    """The cascade of the command line: a draft network if there is one, the target's exits, the target.
+    """The cascade of the command line: a draft network if there is one, the target's exits, the target; the first of
+    them with the shortlist.
 
-    Raises InputError for exits that are no numbers, lie beyond the target or do not rise.
+    Raises InputError for exits that are no numbers, lie beyond the target or do not rise, and for a target alone with
+    a shortlist.
     """
     levels: list[tuple[str, int]] = [("draft", depths["draft"])] if "draft" in depths else []
     for exit_ in filter(None, exits.split(",")):
@@ -134,7 +156,18 @@ def build_cascade(
             f"{len(periods)} given"
         )
     all_periods = [0, draft_length, *periods]
-    return Cascade(tuple(Level(*level, verify_period=all_periods[k]) for k, level in enumerate(levels)), bonus)
+    if shortlist is not None and len(levels) == 1:
+        raise InputError(
+            f"--shortlist {shortlist} is for a level that drafts, and the target alone has none: give --exits or "
+            "--draft-model"
+        )
+    return Cascade(
+        tuple(
+            Level(*level, verify_period=all_periods[k], shortlist=None if k else shortlist)
+            for k, level in enumerate(levels)
+        ),
+        bonus,
+    )
 
 
 def summary_line(generation: Generation, cascade: Cascade) -> str:
@@ -169,10 +202,14 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
     if prompt is not None:
         return prompt
     assert prompt_file is not None
+    return _text_of("--prompt-file", prompt_file)
+
+
+def _text_of(option: str, path: Path) -> str:
     try:
-        return prompt_file.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--prompt-file {prompt_file} cannot be read: {error}") from None
+        raise InputError(f"{option} {path} cannot be read: {error}") from None
 
 
 def _heads(asked: str | None) -> Path | bool:

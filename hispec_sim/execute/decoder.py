@@ -81,6 +81,11 @@ class Decoder:
                 slots=slots,
                 max_tokens=max_tokens,
                 exits=[level.exit_layer for level in cascade.levels if level.network == name],
+                shortlists={
+                    level.exit_layer: level.shortlist
+                    for level in cascade.levels
+                    if level.network == name and level.shortlist is not None
+                },
             )
             for name in {level.network for level in cascade.levels}
         }
@@ -159,6 +164,7 @@ class Decoder:
                 len(batch),
                 sum(piece.tokens for piece in pieces),
                 sum(piece.logits for piece in pieces),
+                forward.shortlist,
                 1000 * (time.perf_counter() - began),
             )
         )

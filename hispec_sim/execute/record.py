@@ -26,6 +26,7 @@ class DeviceForward:
     batch: int
     tokens: int
     logits: int
+    shortlist: int | None
     duration_ms: float
 
 

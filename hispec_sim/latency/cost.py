@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hispec_sim.errors import InputError
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import LatencyProfile
+from hispec_sim.latency.profile import LatencyProfile, shortlist_of
 
 ALL_REDUCES = ("custom", "nccl")
 PARTS = ("embedding", "linear", "elementwise", "attention", "all_reduce", "layer", "lm_head", "host")
@@ -72,6 +72,9 @@ class NetworkCost:
             for table in profile.tables
             if table.tensor_parallel == tensor_parallel
         }
+        heads = {size: op for name, op in self._ops.items() if (size := shortlist_of(name)) is not None}
+        self._heads = {size: heads[size] for size in sorted(heads)} | {profile.network.vocab_size: self._ops["lm_head"]}
+        self._label = label
         self._whole_layer = "layer" in self._ops
         self._elementwise_scale = elementwise_scale
         if self._whole_layer and elementwise_scale != 1:
@@ -83,14 +86,23 @@ class NetworkCost:
                 raise InputError(f"{label} has no op all_reduce_{all_reduce}; choose another all_reduce")
 
     def forward_ms(
-        self, *, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: ArrayLike
+        self,
+        *,
+        first_layer: int,
+        last_layer: int,
+        batch: int,
+        tokens: int,
+        logits: int,
+        context: ArrayLike,
+        shortlist: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds of one device forward; the shape is that of `context`.
 
         `batch` sequences with `tokens` query tokens in all (they may differ in length: attention is asked at
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
-        is 0 and the LM head after them over `logits` rows in all if there are any. `context` is the mean
-        number of tokens, cached and new, that a query token's sequence attends to: a scalar or an array.
+        is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
+        vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
+        sequence attends to: a scalar or an array.
         """
         parts = self.parts_ms(
             first_layer=first_layer,
@@ -99,11 +111,20 @@ class NetworkCost:
             tokens=tokens,
             logits=logits,
             context=context,
+            shortlist=shortlist,
         )
         return np.asarray(sum(parts.values()), dtype=np.float64)
 
     def parts_ms(
-        self, *, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: ArrayLike
+        self,
+        *,
+        first_layer: int,
+        last_layer: int,
+        batch: int,
+        tokens: int,
+        logits: int,
+        context: ArrayLike,
+        shortlist: int | None = None,
     ) -> dict[str, NDArray[np.float64]]:
         """`forward_ms` split into `PARTS`, each of the shape of `context`; their sum in order is that number."""
         if not 0 <= first_layer <= last_layer <= self._n_layers:
@@ -130,9 +151,28 @@ class NetworkCost:
             kernels = np.asarray(sum(layer.values()))
             parts["host"] += n_layers * np.maximum(0.0, self.host.per_layer_ms - kernels)
         if logits:
-            parts["lm_head"] += self._ops["lm_head"].at_tokens(logits)
+            parts["lm_head"] += self._lm_head_ms(logits, shortlist)
         parts["host"] += self.host.per_forward_ms
         return parts
+
+    def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:
+        """Reading out `logits` rows for the whole vocabulary or a shortlist of it.
+
+        A matrix product takes a time to start and a time in proportion to its columns, so time is linear in the
+        shortlist between the sizes that the profile has, the vocabulary being the largest. Below them all it falls
+        towards the time to start, which is at most that of looking up the embedding of one token: one kernel too, and
+        one that moves fewer bytes than any read-out. A shorter list never takes longer than a longer one.
+        """
+        if shortlist is None:
+            return self._ops["lm_head"].at_tokens(logits)
+        sizes = [0, *self._heads]
+        if not 1 <= shortlist <= sizes[-1]:
+            raise InputError(
+                f"{self._label}: a shortlist has 1 to {sizes[-1]} tokens, the size of the vocabulary, not {shortlist}"
+            )
+        start_ms = float(self._ops["embedding"].table.ms.min())
+        ms = np.array([start_ms, *(head.at_tokens(logits) for head in self._heads.values())])
+        return float(np.interp(shortlist, sizes, np.minimum.accumulate(ms[::-1])[::-1]))
 
     def _layer_ms(
         self, batch: int, tokens: int, contexts: NDArray[np.float64]

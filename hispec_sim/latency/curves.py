@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hispec_sim.latency.devices import known_devices
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import OPS, TOKEN_OPS, LatencyProfile, OpTable
+from hispec_sim.latency.profile import OPS, LatencyProfile, OpTable
 from hispec_sim.latency.roofline import roofline_profile
 
 _PER_OP = 4  # curves that can still be told apart
@@ -39,9 +39,10 @@ def profile_slices(profile: LatencyProfile) -> tuple[Slice, ...]:
     if device is not None and profile.provenance.dtype == "bfloat16":
         bare = roofline_profile(profile.network, device.ideal(), profile.tensor_parallels)
     slices: list[Slice] = []
-    for op in OPS:
+    of_shortlists = sorted({table.op for table in profile.tables} - set(OPS))
+    for op in (*OPS, *of_shortlists):
         tables = [table for table in profile.tables if table.op == op]
-        if op in TOKEN_OPS:
+        if tables and tables[0].is_token_op:
             slices += [_over_tokens(table, bare) for table in tables[:_PER_OP]]
         elif tables:
             few = np.unique(np.linspace(0, len(tables[0].batch) - 1, _PER_OP).round().astype(int))

@@ -6,6 +6,7 @@ that all shipped profiles together stay under a megabyte; `leave_one_out` measur
 
 # Both sides of the tile sizes where a library may switch kernels: a step there must not be smoothed over.
 GEMM_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 129, 256, 257, 512, 513, 1024, 1025, 2048, 4096, 16384)
+SHORTLISTS = (256, 1024, 4096, 16384, 65536)  # time is close to linear in them
 SMOOTH_TOKENS = (1, 16, 64, 256, 1024, 4096, 16384)
 MESSAGE_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 2048, 16384)
 

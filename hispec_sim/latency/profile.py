@@ -6,6 +6,7 @@ Data and validation only; `profile_file.py` reads and writes it, `interpolation.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,6 +35,24 @@ GRID_OPS: tuple[str, ...] = ("attention", "attention_prefill", "layer", "layer_p
 
 OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS)
 
+_SHORTLIST_OP = re.compile(r"lm_head_([1-9][0-9]{0,8})")
+
+
+def shortlist_op(shortlist: int) -> str:
+    """The token op of an LM head that reads out a shortlist of so many tokens: `lm_head_4096`."""
+    return f"lm_head_{shortlist}"
+
+
+def shortlist_of(op: str) -> int | None:
+    """How many tokens a shortlist's LM head reads out; None for every other op."""
+    match = _SHORTLIST_OP.fullmatch(op)
+    return int(match[1]) if match else None
+
+
+def is_token_op(op: str) -> bool:
+    """Whether an op's time depends on the token count alone."""
+    return op in TOKEN_OPS or shortlist_of(op) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
@@ -55,8 +74,9 @@ class ProfileRow:
     repeats: int | None = None
 
     def __post_init__(self) -> None:
-        if self.op not in OPS:
-            raise InputError(f"column op: unknown op {self.op!r}; known ops are {', '.join(OPS)}")
+        if self.op not in GRID_OPS and not is_token_op(self.op):
+            known = ", ".join((*OPS, "lm_head_K (a shortlist of K tokens)"))
+            raise InputError(f"column op: unknown op {self.op!r}; known ops are {known}")
         if self.origin not in ORIGINS:
             raise InputError(f"column origin: {self.origin!r} is not one of {', '.join(ORIGINS)}")
         for column in ("tensor_parallel", "batch", "query_tokens", "context", "repeats"):
@@ -70,7 +90,7 @@ class ProfileRow:
         if (self.op in GRID_OPS) != (self.context is not None):
             rule = "needs a context of at least 1" if self.op in GRID_OPS else "takes no context: leave it empty"
             raise InputError(f"column context: op {self.op} {rule}")
-        if self.op in TOKEN_OPS and self.batch != 1:
+        if is_token_op(self.op) and self.batch != 1:
             raise InputError(
                 f"column batch: {self.batch} must be 1 for op {self.op}; its token count goes in query_tokens"
             )
@@ -117,7 +137,7 @@ class OpTable:
     @property
     def is_token_op(self) -> bool:
         """Whether only the token count matters."""
-        return self.op in TOKEN_OPS
+        return is_token_op(self.op)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +160,11 @@ class LatencyProfile:
         by_table: dict[tuple[str, int], list[ProfileRow]] = {}
         for row in self.rows:
             by_table.setdefault((row.op, row.tensor_parallel), []).append(row)
+        for op, _ in by_table:
+            if (shortlist_of(op) or 0) >= self.network.vocab_size:
+                raise InputError(
+                    f"op {op}: a shortlist is shorter than the vocabulary, which has {self.network.vocab_size} tokens"
+                )
         for tensor_parallel in {row.tensor_parallel for row in self.rows}:
             _check_required(tensor_parallel, {op for op, tp in by_table if tp == tensor_parallel})
         object.__setattr__(self, "_tables", {key: _grid(rows) for key, rows in by_table.items()})

@@ -6,6 +6,7 @@ that comes the least time of a kernel, which is what small networks are made of.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -21,10 +22,11 @@ from hispec_sim.latency.grids import (
     PREFILL_BATCHES,
     PREFILL_CONTEXTS,
     PREFILL_TOKENS,
+    SHORTLISTS,
     SMOOTH_TOKENS,
     VERIFY_TOKENS,
 )
-from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance
+from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance, shortlist_op
 from hispec_sim.latency.shard import Shard
 from hispec_sim.networks import NetworkSpec
 
@@ -71,6 +73,10 @@ def _rows(shard: Shard, device: DeviceSpec) -> Iterator[ProfileRow]:
         layer_ms = sum(gemm_ms(device, n, k, m) for n, k in shard.layer_gemms)
         yield ProfileRow("layer_linear", degree, 1, m, None, layer_ms, "derived")
         yield ProfileRow("lm_head", degree, 1, m, None, gemm_ms(device, shard.vocab_size, hidden, m), "derived")
+        for shortlist in SHORTLISTS:
+            if shortlist < shard.network.vocab_size:
+                ms = gemm_ms(device, math.ceil(shortlist / degree), hidden, m)
+                yield ProfileRow(shortlist_op(shortlist), degree, 1, m, None, ms, "derived")
     for m in SMOOTH_TOKENS:
         elementwise_ms = sum(
             _kernel_ms(device, BF16_BYTES * m * (read + written), 0) for read, written in shard.layer_elementwise

@@ -11,7 +11,7 @@ kept at the exit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -24,6 +24,7 @@ from hispec_sim.models.exits import BlockHead, heads_of
 from hispec_sim.models.llama import Layer, Llama, attend_causally, dtype_of
 from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.places import Form, ManySequences, OneSequence, Piece, Place
+from hispec_sim.models.shortlist import ShortHead
 
 __all__ = ["CachedNetwork", "Piece"]
 
@@ -32,9 +33,18 @@ class CachedNetwork:
     """A network with its caches, for up to `slots` sequences at once. An exit that has an exit head attached is read
     out through it."""
 
-    def __init__(self, network: Llama, *, slots: int, max_tokens: int, exits: Sequence[int]) -> None:
-        """`exits`: the exit layers at which spans will end or be read out. Raises InputError if `max_tokens` is more
-        than the network has positions, or if memory does not suffice."""
+    def __init__(
+        self,
+        network: Llama,
+        *,
+        slots: int,
+        max_tokens: int,
+        exits: Sequence[int],
+        shortlists: Mapping[int, int] | None = None,
+    ) -> None:
+        """`exits`: the exit layers at which spans will end or be read out; `shortlists`: how many of the most frequent
+        tokens some of them read out, by exit layer. Raises InputError if `max_tokens` is more than the network has
+        positions, a shortlist cannot be had, or memory does not suffice."""
         shape = network.config.shape
         if max_tokens > network.config.max_positions:
             raise InputError(
@@ -65,6 +75,7 @@ class CachedNetwork:
             self._blocks = {
                 exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape), [0] * slots) for exit_layer in with_block
             }
+        self._short_heads = {layer: ShortHead(network, size) for layer, size in (shortlists or {}).items()}
 
     @torch.inference_mode()
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Tensor | None:
@@ -131,13 +142,16 @@ class CachedNetwork:
             return None
         if last_layer in self._heads:
             rows = self._heads[last_layer](rows, place.turn, attend_causally)
-        return self.network.read_out(rows)
+        return self._read_out(last_layer, rows)
 
     def _block(self, exit_layer: int, place: Place) -> Tensor:
         """The block of an exit, and the logits of the rows that are read out."""
         (attend,) = place.attention(self._blocks[exit_layer].kv)
         x = self._heads[exit_layer](place.take(self._hidden[exit_layer]), place.turn, attend)
-        return self.network.read_out(place.read_rows(x))
+        return self._read_out(exit_layer, place.read_rows(x))
+
+    def _read_out(self, exit_layer: int, rows: Tensor) -> Tensor:
+        return self._short_heads.get(exit_layer, self.network.read_out)(rows)
 
 
 @dataclass(slots=True)

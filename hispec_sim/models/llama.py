@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.ranking import TokenRanking
 from hispec_sim.models.rope import rotate_, rotations
 
 Attend = Callable[[Tensor, Tensor], Tensor]
@@ -110,6 +111,7 @@ class Llama(nn.Module):
         if shape.tied_embedding:
             self.head.weight = self.embedding.weight
         self.exit_heads = nn.ModuleDict()  # trained read-outs of exits, by exit layer as text; see exits.py
+        self.token_ranking: TokenRanking | None = None  # what shortlists are cut from, if known
         self.register_buffer("rotations", rotations(config, config.max_positions), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Llama:

@@ -12,6 +12,7 @@ from hispec_sim.models.exits import CARD, attach, load_heads
 from hispec_sim.models.gguf_file import GgufFile, load_gguf
 from hispec_sim.models.gguf_tokenizer import gguf_tokenizer
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.ranking import read_ranking
 from hispec_sim.models.safetensors_folder import load_folder
 from hispec_sim.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -44,6 +45,7 @@ def load_model(
     if path.is_dir():
         tokenizer = load_tokenizer(path)
         network = load_folder(path, dtype=dtype, device=device)
+        network.token_ranking = read_ranking(path, network.config.shape.vocab_size)
     elif path.suffix == ".gguf":
         file = GgufFile(path)
         tokenizer = gguf_tokenizer(file)

@@ -118,7 +118,7 @@ def build_policy(loaded: LoadedScenario, index: int, n_layers: Mapping[str, int]
             raise loaded.fail(
                 (*place, "exit_layer"), f"{spec.network} has {depth} layers, so {exit_layer} is beyond it"
             )
-        levels.append(Level(spec.network, exit_layer, _verify_period(loaded, policy, k, place)))
+        levels.append(Level(spec.network, exit_layer, _verify_period(loaded, policy, k, place), spec.shortlist))
     last = levels[-1]
     if last.exit_layer != n_layers[last.network]:
         raise loaded.fail(
@@ -130,6 +130,16 @@ def build_policy(loaded: LoadedScenario, index: int, n_layers: Mapping[str, int]
         cascade = Cascade(tuple(levels), policy.bonus_rule)
     except InputError as error:
         raise loaded.fail((*key, "levels"), str(error)) from None
+    for k, level in enumerate(levels):
+        if level.shortlist is None:
+            continue
+        vocab_size = _shapes(loaded, cascade)[level.network].vocab_size
+        if level.shortlist > vocab_size:
+            raise loaded.fail(
+                (*key, "levels", k, "shortlist"),
+                f"{level.network} has a vocabulary of {vocab_size} tokens, so a shortlist of {level.shortlist} is no "
+                "part of it; give fewer, or leave it out",
+            )
     return _with_acceptance(loaded, policy, key, cascade, n_layers)
 
 

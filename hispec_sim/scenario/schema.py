@@ -157,6 +157,8 @@ class LevelSpec(_Strict):
     """Level 0 only (Nd): tokens drafted before level 1 verifies."""
     verify_period: Count | None = None
     """Level 2 and above (Ni): tokens that the level below gathers before this level verifies."""
+    shortlist: Count | None = None
+    """Read out only so many of the most frequent tokens of the vocabulary; never at the target."""
 
 
 class IndependentSpec(_Strict):

@@ -24,8 +24,10 @@ class ForwardCost(Protocol):
         tokens: int,
         logits: int,
         context: NDArray[np.int64],
+        shortlist: int | None = None,
     ) -> NDArray[np.float64]:
-        """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch."""
+        """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch, `shortlist`
+        is how many tokens of the vocabulary are read out (None: all)."""
         ...
 
 
@@ -66,7 +68,8 @@ class Pricer:
             tokens += asked.tokens
             logits += asked.logits
             context += request.context + request.node.reach
-        key = (forward.network, forward.first_layer, forward.last_layer, len(batch), tokens, logits)
+        span = (forward.network, forward.first_layer, forward.last_layer, forward.shortlist)
+        key = (*span, len(batch), tokens, logits)
         table = self._tables.get(key)
         if table is None:
             table = self._tables[key] = self._table(forward, len(batch), tokens, logits)
@@ -83,6 +86,7 @@ class Pricer:
                 tokens=tokens,
                 logits=logits,
                 context=self._contexts,
+                shortlist=forward.shortlist,
             )
             .tolist()
         )

@@ -33,8 +33,9 @@ LIBRARIES = ("numpy", "pandas", "pydantic", "simpy")
 
 
 def label(level: Level) -> str:
-    """`network@exit_layer`."""
-    return f"{level.network}@{level.exit_layer}"
+    """`network@exit_layer`, and `/shortlist` where the level has one."""
+    shortlist = "" if level.shortlist is None else f"/{level.shortlist}"
+    return f"{level.network}@{level.exit_layer}{shortlist}"
 
 
 def summarise(

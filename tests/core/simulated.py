@@ -28,7 +28,15 @@ class LayerCost:
         return self.per_forward_ms + self.per_layer_ms * (last_layer - first_layer)
 
     def forward_ms(
-        self, *, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: NDArray[np.int64]
+        self,
+        *,
+        first_layer: int,
+        last_layer: int,
+        batch: int,
+        tokens: int,
+        logits: int,
+        context: NDArray[np.int64],
+        shortlist: int | None = None,
     ) -> NDArray[np.float64]:
         return np.full(len(context), self.span_ms(first_layer, last_layer))
 
@@ -38,10 +46,24 @@ class TellingCost:
     """A forward whose milliseconds tell all that it was asked with: no two different requests cost the same."""
 
     def forward_ms(
-        self, *, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: NDArray[np.int64]
+        self,
+        *,
+        first_layer: int,
+        last_layer: int,
+        batch: int,
+        tokens: int,
+        logits: int,
+        context: NDArray[np.int64],
+        shortlist: int | None = None,
     ) -> NDArray[np.float64]:
         return np.asarray(
-            (last_layer - first_layer) + tokens / 2**7 + logits / 2**14 + batch / 2**18 + context / 2**32, np.float64
+            (last_layer - first_layer)
+            + 2**7 * (shortlist or 0)
+            + tokens / 2**7
+            + logits / 2**14
+            + batch / 2**18
+            + context / 2**32,
+            np.float64,
         )
 
 

@@ -54,6 +54,22 @@ def test_every_cascade_prints_the_same_text(models_folder: Path, capsys: pytest.
     assert len(next(iter(texts))) == 27
 
 
+def test_a_shortlist_of_a_text(models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Drafts are cut to the letters of the text that are most frequent, and what is decoded stays the same."""
+    (tmp_path / "letters.txt").write_text("hhhhddu")
+    base = ["--model", str(models_folder / "big"), "--prompt", "cab", "--max-new-tokens", "24"]
+    plain = run(base, capsys)[1].splitlines()[0]
+    shares = []
+    for more in (["--exits", "2"], ["--draft-model", str(models_folder / "draft")]):
+        for size in ("1", "24"):
+            short = ["--shortlist", size, "--shortlist-text", str(tmp_path / "letters.txt")]
+            status, printed = run([*base, *more, *short], capsys)
+            assert status == 0, printed
+            assert printed.splitlines()[0] == plain
+            shares.append(float(printed.split("matched per drafted ")[1].split(",")[0]))
+        assert shares[-2] < shares[-1], "a draft of one letter matches less"
+
+
 def test_compare_and_sampling(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Interleaved rounds say that the text is the same; one seed gives one text; bf16 is not called lossless."""
     base = ["--model", str(models_folder / "big"), "--prompt", "cab", "--max-new-tokens", "12", "--exits", "2"]
@@ -80,6 +96,13 @@ def test_compare_and_sampling(models_folder: Path, capsys: pytest.CaptureFixture
         (["--temperature", "0.5", "--top-p", "2"], "top_p"),
         (["--max-new-tokens", "1000"], "160 positions"),
         (["--draft-model", "nowhere"], "nowhere"),
+        (["--shortlist", "4"], "the target alone has none: give --exits or --draft-model"),
+        (["--exits", "1", "--shortlist", "4"], "have the tokens of a text counted with --shortlist-text"),
+        (["--exits", "1", "--shortlist-text", "x"], "give its length with --shortlist too"),
+        (
+            ["--exits", "1", "--shortlist", "4", "--shortlist-text", "nowhere"],
+            "--shortlist-text nowhere cannot be read",
+        ),
     ],
 )
 def test_wrong_requests(
@@ -99,6 +122,8 @@ def test_cascades_of_the_command_line() -> None:
     assert cascade.levels == (
         Level("draft", 6), Level("target", 4, 3), Level("target", 8, 5), Level("target", 30, 7),
     )  # fmt: skip
+    short = build_cascade(depths, "4", 3, [5], Bonus.ALWAYS, 512)
+    assert [level.shortlist for level in short.levels] == [512, None, None]
     assert build_cascade({"target": 30}, "", 3, [], Bonus.ALWAYS).levels == (Level("target", 30),)
     with pytest.raises(InputError, match="4 levels take 2"):
         build_cascade(depths, "4,8", 3, [5], Bonus.ALWAYS)

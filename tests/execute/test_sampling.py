@@ -23,6 +23,7 @@ SHAPES = {
     "hispec": Cascade((Level("big", 1), Level("big", 2, 2), Level("big", 4, 3)), Bonus.ON_MISMATCH),
     "hispec with every bonus": Cascade((Level("big", 1), Level("big", 2, 2), Level("big", 4, 3)), Bonus.ALWAYS),
     "draft and exit": Cascade((Level("draft", 2), Level("big", 3, 2), Level("big", 4, 2)), Bonus.ON_MISMATCH),
+    "shortlists": Cascade((Level("draft", 2, shortlist=6), Level("big", 3, 2, shortlist=15), Level("big", 4, 2))),
     "four levels": Cascade((Level("draft", 1), Level("draft", 2, 1), Level("big", 2, 2), Level("big", 4, 3))),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.ranking import count_ranking
 from hispec_sim.networks import NetworkSpec
 
 VOCABULARY = 24
@@ -27,6 +29,7 @@ def networks() -> dict[str, Llama]:
             for path, parameter in network.named_parameters():
                 if parameter.dim() > 1:
                     parameter.normal_(std=0.1 if "output" in path or "down" in path else 0.35)
+        network.token_ranking = count_ranking([7, 7, 3, 3, 20, 11], VOCABULARY, "a few tokens")
         made[name] = network.requires_grad_(False)
     with torch.no_grad():  # the draft is the target's lower half: it agrees with it now and then
         made["draft"].embedding.weight.copy_(made["big"].embedding.weight)
@@ -36,11 +39,15 @@ def networks() -> dict[str, Llama]:
 
 
 def random_cascade(rng: np.random.Generator) -> Cascade:
-    """One to four levels over exits of both networks, any periods, either bonus rule."""
+    """One to four levels over exits of both networks, any periods, some with a shortlist, either bonus rule."""
     exits = [("draft", 1), ("draft", 2), ("big", 1), ("big", 2), ("big", 3)]
     n_lower = int(rng.integers(0, 4))
     chosen = sorted(rng.choice(len(exits), n_lower, replace=False))
     levels = [Level(*exits[place], verify_period=int(rng.integers(1, 9)) if k else 0) for k, place in enumerate(chosen)]
+    levels = [
+        replace(level, shortlist=int(rng.integers(1, VOCABULARY + 1))) if rng.random() < 0.3 else level
+        for level in levels
+    ]
     levels.append(Level("big", 4, verify_period=int(rng.integers(1, 17)) if levels else 0))
     return Cascade(tuple(levels), list(Bonus)[int(rng.integers(2))])
 

@@ -12,6 +12,7 @@ import torch
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.ranking import TokenRanking, count_ranking, write_ranking
 from hispec_sim.models.safetensors_folder import load_folder, save_folder
 from hispec_sim.models.tokenizer import Tokenizer
 from hispec_sim.models.train.card import model_card
@@ -20,7 +21,7 @@ from hispec_sim.models.train.checkpoint import load_weights, read_rest
 from hispec_sim.models.train.evaluate import Evaluation, Plan, evaluate
 from hispec_sim.models.train.held_out_prompts import PROMPTS_FILE, held_out_prompts, prompts_file
 from hispec_sim.models.train.run import read_curve
-from hispec_sim.models.train.run_folder import HELD_OUT, MODEL, read_settings, read_stream, read_vocabulary
+from hispec_sim.models.train.run_folder import HELD_OUT, MODEL, TRAINING, read_settings, read_stream, read_vocabulary
 from hispec_sim.models.train.vocabulary import END_OF_TEXT
 
 
@@ -60,6 +61,13 @@ def default_pairs(exits: Sequence[int], n_layers: int) -> list[tuple[int, int]]:
     return [(draft, middle) for draft in exits if draft <= 2 for middle in middles if draft < middle]
 
 
+def training_ranking(folder: Path) -> TokenRanking:
+    """How frequent the tokens are in a run's training text; the held-out text is not looked at."""
+    settings = read_settings(folder)
+    counted = f"the training text of the run: {settings.source.training_files} files of {settings.source.package}"
+    return count_ranking(read_stream(folder, TRAINING), settings.recipe.vocab_size, counted)
+
+
 def export_model(folder: Path, evaluation: Evaluation) -> Path:
     """Write the run's model folder, replacing an earlier one: fp16 weights, tokenizer, held-out prompts,
     evaluation.json, README.md."""
@@ -73,6 +81,7 @@ def export_model(folder: Path, evaluation: Evaluation) -> Path:
         (staging / name).write_text(text, encoding="utf-8")
     prompts = held_out_prompts(read_stream(folder, HELD_OUT), tokenizer)
     (staging / PROMPTS_FILE).write_text(prompts_file(prompts), encoding="utf-8")
+    write_ranking(training_ranking(folder), staging)
     numbers = {"steps": steps, **settings.to_json(), "evaluation": asdict(evaluation)}
     (staging / "evaluation.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -61,6 +62,9 @@ def test_from_nothing_to_a_model_that_loads(tmp_path: Path) -> None:
     tokens = torch.tensor([load_tokenizer(out / "model").encode("def area_1(width")])
     torch.testing.assert_close(loaded(tokens), network(tokens), rtol=1e-4, atol=1e-4)
     card = (out / "model" / "README.md").read_text()
+    assert json.loads((out / "model" / "token_ranking.json").read_text())["tokens"] == len(
+        np.load(out / "training.npy")
+    )
     assert "lines 1.0" in card
     assert "| 1, 3 |" in card
     numbers = json.loads((out / "model" / "evaluation.json").read_text())

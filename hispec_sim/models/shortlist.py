@@ -1,0 +1,61 @@
+"""The LM head of the most frequent tokens only: a draft reads out a small part of the vocabulary."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from hispec_sim.errors import InputError
+from hispec_sim.models.llama import Llama
+from hispec_sim.models.packed import LEAST_WEIGHTS, PackedLinear
+from hispec_sim.models.ranking import RANKING
+
+
+class ShortHead:
+    """The final norm and the rows of a network's LM head that belong to its `shortlist` most frequent tokens, copied.
+
+    Logits are as wide as the vocabulary, minus infinity outside the shortlist: a token outside is never chosen and has
+    probability 0, so that whoever judges a draft needs to know nothing of shortlists.
+    """
+
+    def __init__(self, network: Llama, shortlist: int) -> None:
+        """Raises InputError if the network has no ranking of its tokens, or one of fewer than `shortlist`."""
+        name, ranking = network.config.shape.name, network.token_ranking
+        if ranking is None:
+            raise InputError(
+                f"a shortlist of {shortlist} tokens needs to know which are most frequent, and network {name} comes "
+                f"without a {RANKING}; put one into the model's folder, or have the tokens of a text counted with "
+                "--shortlist-text FILE"
+            )
+        if shortlist > len(ranking.ids):
+            raise InputError(
+                f"a shortlist of {shortlist} tokens is asked for, but only {len(ranking.ids)} tokens of network {name} "
+                "are ranked; give fewer"
+            )
+        device = network.embedding.weight.device
+        self._ids = torch.tensor(sorted(ranking.ids[:shortlist]), device=device)
+        self._vocab_size = network.config.shape.vocab_size
+        self._norm = network.norm
+        # A packed head shows its rows no more, but the embedding that it is tied to does.
+        packed = isinstance(network.head, PackedLinear)
+        plain = network.embedding.weight if network.config.shape.tied_embedding else _plain(network.head)
+        rows = plain.detach()[self._ids]
+        self._head = PackedLinear(rows) if packed and rows.numel() >= LEAST_WEIGHTS else _linear(rows)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (..., vocab_size) of hidden states (..., hidden_size)."""
+        logits = self._head(self._norm(x))
+        return logits.new_full((*x.shape[:-1], self._vocab_size), -torch.inf).index_copy_(-1, self._ids, logits)
+
+
+def _plain(head: nn.Module) -> Tensor:
+    """The weight (out, in) of a linear map, packed or not."""
+    return head.packed.to_dense() if isinstance(head, PackedLinear) else cast(Tensor, head.weight)
+
+
+def _linear(rows: Tensor) -> nn.Linear:
+    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(rows, requires_grad=False)
+    return linear
