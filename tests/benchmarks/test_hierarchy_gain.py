@@ -107,7 +107,8 @@ def test_prices_are_medians_where_measured_and_a_fit_elsewhere() -> None:
     for layers in (2, 5, 10):
         for tokens in (1, 2, 4, 8):
             for logits in (0, 1):
-                record.device += [DeviceForward(NETWORK, 0, layers, 1, tokens, logits, ms(layers, tokens, logits))] * 8
+                duration_ms = ms(layers, tokens, logits)
+                record.device += [DeviceForward(NETWORK, 0, layers, 1, tokens, logits, None, duration_ms)] * 8
     record.wall_ms = record.forward_ms + 0.5 * len(record.device)
     prices = measure_prices([record])
     assert prices.between_ms == pytest.approx(0.5)

@@ -38,14 +38,14 @@ def networks() -> dict[str, Llama]:
     return made
 
 
-def random_cascade(rng: np.random.Generator) -> Cascade:
+def random_cascade(rng: np.random.Generator, *, shortlists: bool = True) -> Cascade:
     """One to four levels over exits of both networks, any periods, some with a shortlist, either bonus rule."""
     exits = [("draft", 1), ("draft", 2), ("big", 1), ("big", 2), ("big", 3)]
     n_lower = int(rng.integers(0, 4))
     chosen = sorted(rng.choice(len(exits), n_lower, replace=False))
     levels = [Level(*exits[place], verify_period=int(rng.integers(1, 9)) if k else 0) for k, place in enumerate(chosen)]
     levels = [
-        replace(level, shortlist=int(rng.integers(1, VOCABULARY + 1))) if rng.random() < 0.3 else level
+        replace(level, shortlist=int(rng.integers(1, VOCABULARY + 1))) if shortlists and rng.random() < 0.3 else level
         for level in levels
     ]
     levels.append(Level("big", 4, verify_period=int(rng.integers(1, 17)) if levels else 0))

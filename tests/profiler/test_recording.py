@@ -14,7 +14,7 @@ import torch
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.trace import UNREAD, AgreementTrace, Exit, OffPath, Prompt, pair_columns
 from hispec_sim.acceptance.trace_file import load_trace
-from hispec_sim.cascade import Cascade
+from hispec_sim.cascade import Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy, Sampling
 from hispec_sim.execute.decoder import Decoder
@@ -154,7 +154,7 @@ def check_random_cascades(seed: int, cases: int) -> None:
     few = trace.off_path.at[:, 1] % 7 == 0
     thin = dataclasses.replace(trace, off_path=OffPath(trace.off_path.at[few], trace.off_path.rows[few]))
     for _ in range(cases):
-        cascade = random_cascade(rng)
+        cascade = random_cascade(rng, shortlists=False)
         if cascade.target == 0:
             continue
         for sequence, prompt in enumerate(prompts):
@@ -165,6 +165,15 @@ def check_random_cascades(seed: int, cases: int) -> None:
             assert replayed(cascade, ReplaySource(thin, cascade, SHAPES), sequence)[1] == theirs[1]
             seen |= {(cascade.target, *verified) for verified in ours[0]}
     assert len(seen) > 3 * cases // 2
+
+
+def test_a_shortlist_cannot_be_replayed() -> None:
+    """Exits were read out in full, and would agree more often than a shortlist does."""
+    prompts, about = some_prompts(5, 1)
+    trace = record_batch(networks(), PLAN, prompts, about, 0, ())
+    cascade = Cascade((Level("big", 1, shortlist=12), Level("big", 4, 2)))
+    with pytest.raises(InputError, match="cannot tell what a shortlist of 12 tokens would predict"):
+        ReplaySource(trace, cascade, SHAPES)
 
 
 def test_stop_tokens_end_the_record() -> None:
