@@ -1,7 +1,7 @@
 """Is HiSpec faster than the best single-layer speculation, in real wall-clock decoding of one model?
 
     python benchmarks/hierarchy_gain.py --run DIR [--temperature 0.8] [--out gain.json]
-    python benchmarks/hierarchy_gain.py --model smollm2 --heads DIR --prompts prompts.jsonl --exits 4,8,12,16
+    python benchmarks/hierarchy_gain.py --model smollm2 --exit-heads DIR --prompts prompts.jsonl --exits 4,8,12,16
 
 Both ways of decoding are tuned with the same care on tuning prompts, and then compared on other prompts:
 
@@ -36,7 +36,7 @@ from hispec_sim.cascade import Bonus, Cascade
 from hispec_sim.errors import InputError
 from hispec_sim.execute.generate import Generation, Settings, generate
 from hispec_sim.execute.record import Record
-from hispec_sim.models.exits import attach, load_heads
+from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
 from hispec_sim.models.packed import pack_for_cpu
@@ -204,14 +204,11 @@ def load(arguments: argparse.Namespace, plan: Plan) -> Bench:
     """The model and its prompts. Raises InputError for what is missing or does not fit together."""
     if arguments.run is None and (arguments.model is None or arguments.prompts is None):
         raise InputError("give either --run, or --model with --prompts")
-    loaded = None if arguments.model is None else load_model(arguments.model)
+    loaded = None if arguments.model is None else load_model(arguments.model, exit_heads=arguments.exit_heads)
     network = trained_network(arguments.run)[0] if loaded is None else loaded.network
     recipe_exits = sorted(read_settings(arguments.run).recipe.exits) if arguments.run else []
     exits = sorted({int(e) for e in arguments.exits.split(",")}) if arguments.exits else recipe_exits
-    if arguments.heads is not None:
-        heads = load_heads(arguments.heads, network, exits or None)
-        attach(network, heads)
-        exits = exits or sorted(heads)
+    exits = exits or sorted(heads_of(network))
     depth = network.config.shape.n_layers
     if len(exits) < 2 or not 1 <= exits[0] <= exits[-1] < depth:
         raise InputError(f"--exits: give at least two exit layers from 1 to {depth - 1}, such as 2,8; got {exits}")
@@ -231,7 +228,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Plan]:
     plan = Plan()
     parser.add_argument("--run", type=Path, help="folder of `hispec train reference`: its checkpoint and held-out text")
     parser.add_argument("--model", help="as for hispec decode; with --run only that run's text and exits are used")
-    parser.add_argument("--heads", type=Path, help="folder of `hispec train exits`")
+    parser.add_argument("--exit-heads", help="folder of `hispec train exits`, or none (default: the model's own)")
     parser.add_argument("--exits", help="exit layers to try (default: the run's, or those with heads)")
     parser.add_argument("--prompts", type=Path, help='JSON Lines of {"prompt": "..."}')
     for name in ("tuning", "test", "prompt_tokens", "new_tokens", "shortlist", "finalists", "rounds", "seed"):

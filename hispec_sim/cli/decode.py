@@ -76,7 +76,7 @@ def decode_command(
     hispec decode --model smollm2 --exits 4,8 --draft-length 2 --verify-period 4 --prompt "def fibonacci(n):"
     """
     from hispec_sim.execute.generate import Settings, generate, lossless_note, use_threads
-    from hispec_sim.models.loading import load_model
+    from hispec_sim.models.loading import check_vocabularies, load_model
     from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.models.ranking import count_ranking
 
@@ -84,11 +84,11 @@ def decode_command(
         use_threads(threads)
     console = Console(highlight=False)
     text = _prompt(prompt, prompt_file)
-    target = load_model(model, dtype=dtype, device=device, exit_heads=_heads(exit_heads))
+    target = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
     networks = {"target": target.network}
     if draft_model is not None:
         draft = load_model(draft_model, dtype=dtype, device=device)
-        _check_vocabularies(target, draft)
+        check_vocabularies(target, draft)
         networks["draft"] = draft.network
     for network in networks.values():
         pack_for_cpu(network)
@@ -212,10 +212,6 @@ def _text_of(option: str, path: Path) -> str:
         raise InputError(f"{option} {path} cannot be read: {error}") from None
 
 
-def _heads(asked: str | None) -> Path | bool:
-    return asked is None or (asked != "none" and Path(asked))
-
-
 def _check_heads(target: LoadedModel, cascade: Cascade) -> None:
     """Raises InputError for an exit without a head, where others have one: it would hardly ever agree."""
     have = {int(exit_layer) for exit_layer in target.network.exit_heads}
@@ -226,13 +222,4 @@ def _check_heads(target: LoadedModel, cascade: Cascade) -> None:
             f"{target.name} has trained heads for exits {', '.join(map(str, sorted(have)))}, none for {lacking[0]}: "
             "choose among these, train one with hispec train exits, or give --exit-heads none to read every exit out "
             "through the final norm and the LM head"
-        )
-
-
-def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
-    mine, theirs = (each.network.config.shape.vocab_size for each in (target, draft))
-    if mine != theirs:
-        raise InputError(
-            f"the draft {draft.name} has a vocabulary of {theirs} tokens and the target {target.name} one of {mine}; "
-            "a draft must share the target's vocabulary"
         )

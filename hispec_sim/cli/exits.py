@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from hispec_sim.cli.durations import seconds_of
 from hispec_sim.errors import InputError
 
 if TYPE_CHECKING:
     from hispec_sim.models.distil.evaluate import Agreement
     from hispec_sim.models.distil.run import Settings, Stand
 
-UNITS = {"s": 1, "m": 60, "h": 3600}
 PIPED_WIDTH = 130
 INTERRUPTED = 130
 MOST_TOPICS = 24
@@ -61,7 +61,7 @@ def train_exits_command(
     hispec train exits --model smollm2 --exits 4,8 --tokens 1000000 --out heads-run --budget 2h
     """
     from hispec_sim.models.distil.run import HEADS, check_exits, read_settings, run, start, use_threads
-    from hispec_sim.models.loading import load_model
+    from hispec_sim.models.loading import NO_HEADS, load_model
 
     console = Console()
     console = console if console.is_terminal else Console(width=PIPED_WIDTH)
@@ -69,7 +69,7 @@ def train_exits_command(
         read_settings(out) if resume else _settings(model, exits, kind, tokens, prompts, budget, threads, seed, out)
     )
     use_threads(settings.threads)
-    loaded = load_model(settings.model, dtype="fp32", device=device, exit_heads=False)
+    loaded = load_model(settings.model, dtype="fp32", device=device, exit_heads=NO_HEADS)
     if not resume:
         check_exits(settings, loaded.network)
         start(out, settings, prompts)
@@ -111,20 +111,13 @@ def _settings(
         raise InputError(f"--kind must be one of {', '.join(Kind)}, got {kind!r}")
     if not re.fullmatch(r"\d{1,6}(,\d{1,6})*", exits.replace(" ", "")):
         raise InputError(f"--exits must be layers such as 4,8, got {exits!r}")
-    budget_s = None if budget is None else _seconds(budget)
+    budget_s = None if budget is None else seconds_of("--budget", budget)
     layers = tuple(int(layer) for layer in exits.replace(" ", "").split(","))
     options = {"model": model, "exits": exits, "kind": kind, "tokens": tokens, "prompts": prompts, "budget": budget,
                "threads": threads, "seed": seed, "out": out}  # fmt: skip
     given = [f"--{key} {shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     command = " ".join(["hispec train exits", *given])
     return Settings(model, layers, Kind(kind), tokens, seed, threads, budget_s, command)
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not found or not float(found[1]) > 0:
-        raise InputError(f"--budget must be a time such as 2h, 40m or 900s, got {text!r}")
-    return float(found[1]) * UNITS[found[2]]
 
 
 @contextmanager

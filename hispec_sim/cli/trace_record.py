@@ -30,14 +30,14 @@ def record_command(
     out: Annotated[Path, typer.Option(help="The trace to write.", show_default=False)],
     model: Annotated[
         str | None,
-        typer.Option(help="Target: a folder with safetensors, a .gguf file, or smollm2.", show_default=False),
+        typer.Option(help="Target: a folder with safetensors, a .gguf file, reference or smollm2.", show_default=False),
     ] = None,
     draft_model: Annotated[
         list[str] | None,
         typer.Option(help="A draft network with the same vocabulary; may be given again.", show_default=False),
     ] = None,
     prompts: Annotated[
-        str, typer.Option(help="humaneval, prose, or a JSONL file: a prompt, name and topic on each line.")
+        str, typer.Option(help="humaneval, prose, reference, or a JSONL file: a prompt, name and topic on each line.")
     ] = "prose",
     split: Annotated[str, typer.Option(help="tuning, held-out or all: halves that share no topic or task.")] = "tuning",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts.", show_default="all")] = None,
@@ -47,8 +47,12 @@ def record_command(
         typer.Option(help="Exit layers of the target to read, such as 4,8 or all. Sampling: size grows as squares."),
     ] = "all",
     draft_exits: Annotated[str, typer.Option(help="Exit layers of draft networks besides the last.")] = "",
-    heads: Annotated[
-        Path | None, typer.Option(help="Folder of trained exit heads, read through.", show_default=False)
+    exit_heads: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of trained heads for the target's exits; none: the LM head reads all exits.",
+            show_default="the model's own, if any",
+        ),
     ] = None,
     middles: Annotated[
         str, typer.Option(help="Target's exits whose wrong tokens are followed: needed by cascades of three levels.")
@@ -86,7 +90,7 @@ def record_command(
             raise InputError("a new recording needs --model; to go on with one, say --resume")
         settings = {
             "model": model, "draft_models": draft_model or [], "prompts": prompts, "split": split, "limit": limit,
-            "chat": chat, "exits": exits, "draft_exits": draft_exits, "heads": None if heads is None else str(heads),
+            "chat": chat, "exits": exits, "draft_exits": draft_exits, "exit_heads": exit_heads,
             "middles": middles, "places": places, "off_path_tokens": off_path_tokens, "max_new_tokens": max_new_tokens,
             "temperature": temperature, "top_p": top_p, "seed": seed, "batch": batch, "dtype": dtype, "device": device,
             "threads": threads, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -112,27 +116,26 @@ class _Opened:
     """Models and prompts of a recording, loaded and checked."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        from hispec_sim.models.exits import attach, load_heads
-        from hispec_sim.models.loading import load_model
+        from hispec_sim.models.loading import check_vocabularies, load_model
         from hispec_sim.profiler.agreement import Plan
         from hispec_sim.profiler.record import check_prompts, weights_hash
 
         self.settings = settings
-        target = load_model(settings["model"], dtype=settings["dtype"], device=settings["device"])
-        drafts = [
-            load_model(name, dtype=settings["dtype"], device=settings["device"]) for name in settings["draft_models"]
-        ]
+        kind = {"dtype": settings["dtype"], "device": settings["device"]}
+        target = load_model(settings["model"], exit_heads=settings["exit_heads"], **kind)
+        drafts = [load_model(name, **kind) for name in settings["draft_models"]]
         for draft in drafts:
-            _check_vocabularies(target, draft)
+            check_vocabularies(target, draft)
         models = [*drafts, target]
         self.networks: dict[str, Llama] = {each.network.config.shape.name: each.network for each in models}
         if len(self.networks) < len(models):
             raise InputError(f"two of the models {', '.join(each.name for each in models)} have one name; rename one")
-        if settings["heads"] is not None:
-            attach(target.network, load_heads(Path(settings["heads"]), target.network))
         self.hashes = {each.network.config.shape.name: weights_hash(each.source) for each in models}
-        if settings["heads"] is not None:
-            self.hashes["exit heads"] = weights_hash(Path(settings["heads"]))
+        self.hashes |= {
+            f"exit heads of {each.network.config.shape.name}": weights_hash(each.exit_heads)
+            for each in models
+            if each.exit_heads is not None
+        }
         found = [exit_ for each in drafts for exit_ in _exits(each.network, settings["draft_exits"], "--draft-exits")]
         mine = _exits(target.network, settings["exits"], "--exits")
         middles = [e for e in _exits(target.network, settings["middles"], "--middles")[:-1] if e in mine]
@@ -203,15 +206,6 @@ def _exits(network: Llama, text: str, option: str) -> list[Exit]:
     if outside:
         raise InputError(f"{option}: {shape.name} has layers 1 to {shape.n_layers}, not {outside[0]}")
     return [Exit(shape.name, layer) for layer in sorted(layers | {shape.n_layers})]
-
-
-def _check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
-    mine, theirs = (each.network.config.shape.vocab_size for each in (target, draft))
-    if mine != theirs:
-        raise InputError(
-            f"the draft {draft.name} has a vocabulary of {theirs} tokens and the target {target.name} one of {mine}; "
-            "a draft must share the target's vocabulary"
-        )
 
 
 def _command(settings: dict[str, Any], out: Path) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from hispec_sim.cli.durations import seconds_of
 from hispec_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from hispec_sim.models.train.run_folder import Settings
 
 train_app = typer.Typer(help="Train and measure the reference early-exit network.", no_args_is_help=True)
-UNITS = {"s": 1, "m": 60, "h": 3600}
 PIPED_WIDTH = 130
 
 
@@ -65,7 +65,9 @@ def reference_command(
 
     console = _console()
     settings = (
-        read_settings(out) if resume else _start(out, _seconds(budget), steps, seed, threads, (compiled, bfloat16))
+        read_settings(out)
+        if resume
+        else _start(out, seconds_of("--budget", budget), steps, seed, threads, (compiled, bfloat16))
     )
     tokens = settings.source.training_tokens
     console.print(
@@ -137,13 +139,6 @@ def evaluate_command(
     _print_evaluation(console, evaluation)
     if export:
         console.print(f"written to {export_model(run, evaluation)}", soft_wrap=True, highlight=False)
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not found or not float(found[1]) > 0:
-        raise InputError(f"--budget must be a time such as 2.5h, 40m or 900s, got {text!r}")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def _pair(text: str) -> tuple[int, int]:

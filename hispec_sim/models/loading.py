@@ -19,25 +19,28 @@ from hispec_sim.models.tokenizer import Tokenizer, load_tokenizer
 SHIPPED = Path(__file__).parents[1] / "data"
 EXIT_HEADS = "exit_heads"
 """Folder of exit heads within a model's folder."""
+NO_HEADS = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network ready to decode, and what turns its tokens into text. `source` is where it was found."""
+    """A network ready to decode, and what turns its tokens into text. `source` is where it was found, `exit_heads` the
+    folder of the heads that its exits are read out through, if any."""
 
     network: Llama
     tokenizer: Tokenizer
     name: str
     source: Path
+    exit_heads: Path | None
 
 
 def load_model(
-    source: str | Path, *, dtype: str = "fp32", device: str = "cpu", exit_heads: Path | bool = True
+    source: str | Path, *, dtype: str = "fp32", device: str = "cpu", exit_heads: str | Path | None = None
 ) -> LoadedModel:
     """Load a folder, a .gguf file, or a model known by name. `dtype` is fp32, bf16 or fp16.
 
-    `exit_heads`: a folder of trained heads to read exits out through; True takes those that come with the model, if
-    any, False none. Raises InputError that names the file, what is wrong with it and the cure.
+    `exit_heads`: a folder of trained heads to read exits out through, or `none` for the LM head everywhere; without,
+    those that come with the model, if any. Raises InputError that names the file, what is wrong with it and the cure.
     """
     known = KNOWN.get(source) if isinstance(source, str) else None
     path = known.find() if known else Path(source)
@@ -58,10 +61,23 @@ def load_model(
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the network only "
             f"{network.config.shape.vocab_size}: they do not belong together"
         )
-    heads = (known.exit_heads if known else path / EXIT_HEADS) if exit_heads is True else exit_heads
-    if heads and (exit_heads is not True or (heads / CARD).is_file()):
+    own = known.exit_heads if known else path / EXIT_HEADS
+    heads = Path(exit_heads) if exit_heads is not None else own if (own / CARD).is_file() else None
+    if exit_heads == NO_HEADS:
+        heads = None
+    if heads is not None:
         attach(network, load_heads(heads, network))
-    return LoadedModel(network, tokenizer, name, path)
+    return LoadedModel(network, tokenizer, name, path, heads)
+
+
+def check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
+    """Raises InputError unless a draft has as many tokens as its target."""
+    mine, theirs = (each.network.config.shape.vocab_size for each in (target, draft))
+    if mine != theirs:
+        raise InputError(
+            f"the draft {draft.name} has a vocabulary of {theirs} tokens and the target {target.name} one of {mine}; "
+            "a draft must share the target's vocabulary"
+        )
 
 
 def _smollm2() -> Path:

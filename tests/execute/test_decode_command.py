@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_networks import networks
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -12,6 +14,7 @@ from hispec_sim.cascade import Bonus, Level
 from hispec_sim.cli.decode import build_cascade
 from hispec_sim.cli.main import main
 from hispec_sim.errors import InputError
+from hispec_sim.models.exits import AdapterHead, save_heads
 from hispec_sim.models.safetensors_folder import save_folder
 
 LETTERS = "abcdefghijklmnopqrstuvwx"
@@ -68,6 +71,28 @@ def test_a_shortlist_of_a_text(models_folder: Path, tmp_path: Path, capsys: pyte
             assert printed.splitlines()[0] == plain
             shares.append(float(printed.split("matched per drafted ")[1].split(",")[0]))
         assert shares[-2] < shares[-1], "a draft of one letter matches less"
+
+
+def test_heads_that_come_with_a_model(models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are read through; an exit without one is refused, with the cures; the text stays the target's own."""
+    shutil.copytree(models_folder / "big", tmp_path / "big")
+    head = AdapterHead(networks()["big"].config)
+    torch.nn.init.normal_(head.linear.weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    save_heads(tmp_path / "big" / "exit_heads", networks()["big"], {1: head})
+    base = ["--model", str(tmp_path / "big"), "--prompt", "cab", "--max-new-tokens", "24"]
+    shown = {}
+    for heads in ([], ["--exit-heads", "none"], ["--exit-heads", str(tmp_path / "big" / "exit_heads")]):
+        status, printed = run([*base, "--exits", "1", *heads], capsys)
+        assert status == 0, printed
+        text, figures = printed.strip().splitlines()
+        shown[tuple(heads[1:])] = text, figures.split("matched per drafted ")[1].split(",")[0]
+    assert len({text for text, _ in shown.values()}) == 1
+    matched = [matched for _, matched in shown.values()]
+    assert matched[0] == matched[2] != matched[1]
+    status, printed = run([*base, "--exits", "1,2"], capsys)
+    assert status == 2
+    assert "has trained heads for exits 1, none for 2" in printed
+    assert run([*base, "--exits", "1,2", "--exit-heads", "none"], capsys)[0] == 0
 
 
 def test_compare_and_sampling(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
+from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
 from hispec_sim.models.packed import pack_for_cpu
@@ -60,8 +61,6 @@ def n_layers(network: Llama) -> int:
 
 def numerical_difference(network: Llama, prompt: list[int]) -> float:
     """The largest difference between logits of a prompt pushed whole and pushed token by token."""
-    from hispec_sim.models.cache import CachedNetwork, Piece
-
     cached = CachedNetwork(network, slots=1, max_tokens=len(prompt), exits=())
     depth = n_layers(network)
     whole = cached.forward(0, depth, [Piece(0, 0, len(prompt), len(prompt), prompt)])

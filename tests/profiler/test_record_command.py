@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cli.main import main
+from hispec_sim.models.exits import AdapterHead, save_heads
 from hispec_sim.models.safetensors_folder import save_folder
 from hispec_sim.profiler import record as recording
 
@@ -77,6 +80,25 @@ def test_a_recording_and_its_provenance(
         assert (getattr(again, name) == getattr(trace, name)).all()
     assert (again.off_path.rows == trace.off_path.rows).all()
     assert again.prompts == trace.prompts
+
+
+def test_heads_are_named_in_the_provenance(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that come with a model are read through unless `none` is said, and change what is recorded."""
+    shutil.copytree(folder / "big", tmp_path / "big")
+    head = AdapterHead(networks()["big"].config)
+    torch.nn.init.normal_(head.linear.weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    save_heads(tmp_path / "big" / "exit_heads", networks()["big"], {1: head})
+    base = ["--model", str(tmp_path / "big"), "--prompts", str(folder / "prompts.jsonl"), "--split", "all"]
+    traces = {}
+    for name, more in (("own", []), ("none", ["--exit-heads", "none"])):
+        status, printed = run([*base, "--max-new-tokens", "10", *more, "--out", str(tmp_path / name)], capsys)
+        assert status == 0, printed
+        traces[name] = load_trace(tmp_path / name)
+    assert set(traces["own"].provenance["weights_sha256"]) == {"big", "exit heads of big"}
+    assert set(traces["none"].provenance["weights_sha256"]) == {"big"}
+    labels = [traces[name].labels for name in ("own", "none")]
+    assert (labels[0][:, 0] != labels[1][:, 0]).any()
+    assert ((labels[0][:, 1:] == 0) == (labels[1][:, 1:] == 0)).all(), "other exits are read as before"
 
 
 @pytest.mark.parametrize(
