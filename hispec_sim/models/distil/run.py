@@ -27,8 +27,8 @@ from hispec_sim.models.train.checkpoint import NAME as CHECKPOINT
 
 SETTINGS, PROMPTS, HEADS = "run.json", "prompts.jsonl", "heads"
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 20_000
-"""Tokens of held-out text, as a share of those to train on, and at most: about what one chunk holds, since it is written
-in full precision, several times slower."""
+"""Tokens of held-out text, as a share of those to train on, and at most: what one chunk holds, since it is written in
+full precision, several times slower."""
 TEXT_SHARE, MARGIN, LOOKS_SHARE = 0.5, 0.88, 0.1
 """Share of a budget that writing text may take, of the rest that steps are planned for, and of the time of steps that
 looks at held-out text may take."""
