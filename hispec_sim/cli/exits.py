@@ -40,6 +40,7 @@ def train_exits_command(
     tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of teacher text, written by the model itself.")
     ] = 1_000_000,
+    passes: Annotated[int, typer.Option(min=1, help="How often each token of the text is trained on.")] = 3,
     prompts: Annotated[
         Path | None,
         typer.Option(help="JSONL with prompt and topic on each line.", show_default="built-in topics"),
@@ -66,7 +67,9 @@ def train_exits_command(
     console = Console()
     console = console if console.is_terminal else Console(width=PIPED_WIDTH)
     settings = (
-        read_settings(out) if resume else _settings(model, exits, kind, tokens, prompts, budget, threads, seed, out)
+        read_settings(out)
+        if resume
+        else _settings(model, exits, kind, tokens, passes, prompts, budget, threads, seed, out)
     )
     use_threads(settings.threads)
     loaded = load_model(settings.model, dtype="fp32", device=device, exit_heads=NO_HEADS)
@@ -95,6 +98,7 @@ def _settings(
     exits: str | None,
     kind: str,
     tokens: int,
+    passes: int,
     prompts: Path | None,
     budget: str | None,
     threads: int,
@@ -113,11 +117,11 @@ def _settings(
         raise InputError(f"--exits must be layers such as 4,8, got {exits!r}")
     budget_s = None if budget is None else seconds_of("--budget", budget)
     layers = tuple(int(layer) for layer in exits.replace(" ", "").split(","))
-    options = {"model": model, "exits": exits, "kind": kind, "tokens": tokens, "prompts": prompts, "budget": budget,
+    options = {"model": model, "exits": exits, "kind": kind, "tokens": tokens, "passes": passes, "prompts": prompts, "budget": budget,
                "threads": threads, "seed": seed, "out": out}  # fmt: skip
     given = [f"--{key} {shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     command = " ".join(["hispec train exits", *given])
-    return Settings(model, layers, Kind(kind), tokens, seed, threads, budget_s, command)
+    return Settings(model, layers, Kind(kind), tokens, seed, threads, budget_s, passes, command)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ POOL = 16
 SAMPLED_TOKENS = 4096
 """Random tokens that stand for those of the vocabulary that the network chose nowhere in a batch."""
 PASSES = 3
-"""How often each sequence is seen, where time allows."""
+"""How often each sequence is seen unless a run says otherwise, where time allows."""
 LEARNING_RATE = {Kind.ADAPTER: 1e-3, Kind.BLOCK: 1e-3}
 FINAL_LEARNING_RATE = 0.1
 WARM_UP = 0.05

@@ -45,6 +45,7 @@ class Settings:
     seed: int = 0
     threads: int = 1
     budget_s: float | None = None
+    passes: int = PASSES
     command: str = ""
     chunks: int | None = None
     steps: int | None = None
@@ -181,7 +182,7 @@ def _write_text(
 
 def _steps(settings: Settings, network: Llama, sequences: Sequence[Written], text_s: float) -> int:
     """Steps for all passes over the text, or as many as the rest of the budget allows, timed here."""
-    steps = max(1, PASSES * len(sequences) // BATCH)
+    steps = max(1, settings.passes * len(sequences) // BATCH)
     if settings.budget_s is None:
         return steps
     trainer = HeadTrainer(network, settings.exits, settings.kind, sequences, steps=1, seed=settings.seed)
