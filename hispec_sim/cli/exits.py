@@ -117,8 +117,8 @@ def _settings(
         raise InputError(f"--exits must be layers such as 4,8, got {exits!r}")
     budget_s = None if budget is None else seconds_of("--budget", budget)
     layers = tuple(int(layer) for layer in exits.replace(" ", "").split(","))
-    options = {"model": model, "exits": exits, "kind": kind, "tokens": tokens, "passes": passes, "prompts": prompts, "budget": budget,
-               "threads": threads, "seed": seed, "out": out}  # fmt: skip
+    options = {"model": model, "exits": exits, "kind": kind, "tokens": tokens, "passes": passes,
+               "prompts": prompts, "budget": budget, "threads": threads, "seed": seed, "out": out}  # fmt: skip
     given = [f"--{key} {shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     command = " ".join(["hispec train exits", *given])
     return Settings(model, layers, Kind(kind), tokens, seed, threads, budget_s, passes, command)
