@@ -42,7 +42,7 @@ def check_spans(profile: LatencyProfile, network: Llama, *, points: int, repeats
     shots: list[Pass] = []
     for _ in range(points):
         batch = int(rng.choice(table.batch))
-        query_tokens = int(rng.integers(1, int(table.query_tokens[-1]) // 2 + 1))
+        query_tokens = int(rng.choice(table.query_tokens[table.query_tokens <= 8]))
         context = int(rng.integers(int(table.context[0]), int(table.context[-1]) + 1))
         cut = int(rng.integers(1, n_layers))
         shots.append(
