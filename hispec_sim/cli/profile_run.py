@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 GOAL_MEDIAN, GOAL_P95 = 0.03, 0.08
 """A profile is good when half of its predictions are this close to what is measured, and 95 % this close."""
-PROMPT_TOKENS = 64
+PROMPT_TOKENS, LEAST_NEW_TOKENS = 64, 16
 
 Model = Annotated[str, typer.Option(help="A folder with safetensors, a .gguf file, reference or smollm2.")]
 Threads = Annotated[int, typer.Option(min=1, help="Processor threads.")]
@@ -98,7 +98,8 @@ def run_command(
             grid,
             repeats=spans,
             budget_s=budget_s,
-            clock_s=time.perf_counter,
+            # One thread's own processor time leaves out when another program had the core.
+            clock_s=time.thread_time if device == "cpu" and threads == 1 else time.perf_counter,
             samples_path=samples,
             source=loaded.name,
             command=shlex.join(["hispec", "profile", "run", *words, *(["--allow-noise"] if allow_noise else [])]),
@@ -157,15 +158,22 @@ def check_command(
     }
     rng = np.random.default_rng(0)
     prompts = rng.integers(0, found.network.vocab_size, (4, PROMPT_TOKENS)).tolist()
+    table = found.table("layer", 1)
+    if table is None or table.context[-1] < PROMPT_TOKENS + LEAST_NEW_TOKENS:
+        raise InputError(
+            f"{profile} has no `layer` op up to a context of {PROMPT_TOKENS + LEAST_NEW_TOKENS} at tensor parallelism 1; "
+            "measure one with hispec profile run"
+        )
+    new_tokens = min(96, int(table.context[-1]) - PROMPT_TOKENS)
     checks = check_spans(found, network, points=points, repeats=repeats)
-    decoded = check_decoding(found, network, cascades, prompts, new_tokens=96, repeats=3)
-    table = Table(title=f"{profile}: predicted and measured", title_justify="left")
+    decoded = check_decoding(found, network, cascades, prompts, new_tokens=new_tokens, repeats=3)
+    shown = Table(title=f"{profile}: predicted and measured", title_justify="left")
     for column in ("what", "predicted ms", "measured ms", "error"):
-        table.add_column(column, justify="left" if column == "what" else "right")
+        shown.add_column(column, justify="left" if column == "what" else "right")
     for each in (*checks, *decoded):
-        table.add_row(each.what, f"{each.predicted_ms:.3f}", f"{each.measured_ms:.3f}", f"{each.error:+.1%}")
+        shown.add_row(each.what, f"{each.predicted_ms:.3f}", f"{each.measured_ms:.3f}", f"{each.error:+.1%}")
     console = Console()
-    console.print(table)
+    console.print(shown)
     for what, some in (("forwards", checks), ("decoding", decoded)):
         errors = np.abs([each.error for each in some])
         middle_error, tail = float(np.median(errors)), float(np.quantile(errors, 0.95))
@@ -204,12 +212,11 @@ def compare_command(
 
 
 def _load(model: str, device: str, threads: int, dtype: str, exit_heads: str | None) -> LoadedModel:
-    import torch
-
+    from hispec_sim.models.distil.run import use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
 
-    torch.set_num_threads(threads)
+    use_threads(threads)
     loaded = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
     if device == "cpu":
         pack_for_cpu(loaded.network)

@@ -82,7 +82,9 @@ class NetworkBench:
         """Milliseconds between forwards of the decode loop, besides judging logits: from decoding with one level."""
         shape = self._network.config.shape
         cascade = Cascade((Level(shape.name, shape.n_layers, 0),), Bonus.ALWAYS)
-        decoder = Decoder(cascade, {shape.name: self._network}, slots=batch, max_tokens=16 + tokens)
+        decoder = Decoder(
+            cascade, {shape.name: self._network}, slots=batch, max_tokens=16 + tokens, clock_s=self._clock_s
+        )
         prompts = [text[:16] for text in self._text[:batch]]
         found = []
         for _ in range(repeats):

@@ -58,8 +58,8 @@ class Grid:
 
 
 def cuts_of(n_layers: int) -> tuple[int, ...]:
-    """Where a pass is cut: about an eighth, a quarter and half of the layers."""
-    return tuple(sorted({max(1, n_layers // 8), max(1, n_layers // 4), max(1, n_layers // 2)} - {n_layers}))
+    """Where a pass is cut: about a twentieth (a draft), an eighth, a quarter and half of the layers."""
+    return tuple(sorted({max(1, n_layers // parts) for parts in (20, 8, 4, 2)} - {n_layers}))
 
 
 def passes(n_layers: int, grid: Grid, heads: Collection[int], repeats: Sequence[int]) -> list[Pass]:

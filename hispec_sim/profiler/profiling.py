@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def profile_network(
     """Measure a network, going on from `samples_path` if it is there; None if stopped before every point had a sample.
 
     `repeats`: spans of so many first layers are timed behind themselves too. `source` tells what the network was
-    loaded from. Raises InputError when the machine is noisy, the network too short or the samples are another's.
+    loaded from, `clock_s` times forwards. Raises InputError when the machine is noisy, the network too short or the samples are another's.
     """
     shape = network.config.shape
     heads = sorted(heads_of(network))
@@ -63,12 +64,12 @@ def profile_network(
         "exit_heads": heads,
     }
     earlier: Samples = read_samples(samples_path, facts) if samples_path.exists() else {}
-    bench = NetworkBench(network, slots=grid.batches[-1], max_tokens=grid.contexts[-1], exits=exits)
+    bench = NetworkBench(network, slots=grid.batches[-1], max_tokens=grid.contexts[-1], exits=exits, clock_s=clock_s)
     samples, noise = measure(
         bench,
         passes(shape.n_layers, grid, heads, repeats),
         budget_s=budget_s,
-        clock_s=clock_s,
+        clock_s=time.perf_counter,
         samples=earlier,
         allow_noise=allow_noise,
         keep_on=keep_on,
