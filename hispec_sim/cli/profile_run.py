@@ -161,8 +161,8 @@ def check_command(
     table = found.table("layer", 1)
     if table is None or table.context[-1] < PROMPT_TOKENS + LEAST_NEW_TOKENS:
         raise InputError(
-            f"{profile} has no `layer` op up to a context of {PROMPT_TOKENS + LEAST_NEW_TOKENS} at tensor parallelism 1; "
-            "measure one with hispec profile run"
+            f"{profile} has no `layer` op up to a context of {PROMPT_TOKENS + LEAST_NEW_TOKENS} at tensor parallelism "
+            "1; measure one with hispec profile run"
         )
     new_tokens = min(96, int(table.context[-1]) - PROMPT_TOKENS)
     checks = check_spans(found, network, points=points, repeats=repeats)

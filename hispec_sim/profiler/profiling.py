@@ -48,7 +48,8 @@ def profile_network(
     """Measure a network, going on from `samples_path` if it is there; None if stopped before every point had a sample.
 
     `repeats`: spans of so many first layers are timed behind themselves too. `source` tells what the network was
-    loaded from, `clock_s` times forwards. Raises InputError when the machine is noisy, the network too short or the samples are another's.
+    loaded from, `clock_s` times forwards. Raises InputError when the machine is noisy, the network
+    too short or the samples are another's.
     """
     shape = network.config.shape
     heads = sorted(heads_of(network))
