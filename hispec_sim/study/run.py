@@ -19,6 +19,7 @@ from hispec_sim.simulate.engine import Engine, RunLog
 from hispec_sim.simulate.jitter import jitter_factors
 from hispec_sim.simulate.metrics import RunMetrics, measure
 from hispec_sim.simulate.pricing import Pricer
+from hispec_sim.simulate.seeds import Purpose, stream
 from hispec_sim.step_graph import StepGraph
 
 Tick = Callable[[], None]
@@ -54,7 +55,7 @@ def run_policy(
     for repetition in range(repetitions):
 
         def new_sampler(index: int, repetition: int = repetition) -> Sampler:
-            return policy.new_sampler(index, _rng(scenario.seed, repetition, 1, index))
+            return policy.new_sampler(index, stream(scenario.seed, repetition, Purpose.OUTCOMES, index))
 
         engine = Engine(
             graph,
@@ -85,10 +86,7 @@ def _jitter(
     if not any(quantiles.values()):
         return None
     return {
-        name: jitter_factors(quantiles[name], _rng(scenario.seed, repetition, 0, index))
+        name: jitter_factors(quantiles[name], stream(scenario.seed, repetition, Purpose.JITTER, index))
         for index, name in enumerate(networks)
     }
 
-
-def _rng(seed: int, repetition: int, purpose: int, index: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(repetition, purpose, index)))
