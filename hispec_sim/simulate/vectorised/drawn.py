@@ -39,8 +39,9 @@ class DrawnFates:
         self._tables, self._shapes, self._models, self._owner = tables, shapes, models, owner
         self._n_levels = models[0].n_levels
         self._streams = Streams()
-        self._stream = np.array([self._streams_of(models[o], *key) for o, key in zip(owner, luck, strict=True)]).T
-        self._drawn = np.zeros_like(self._stream)
+        pairs = [self._streams_of(models[o], *key) for o, key in zip(owner, luck, strict=True)]
+        self._stream = np.ascontiguousarray(np.array(pairs).T)
+        self._drawn = np.zeros(self._stream.shape, np.int64)
         self._capacity = 0
         self._filled = [0] * len(models)
         self._bounds: list[NDArray[np.float64]] = []  # by level from 1 on: (model, kind of token, off the path), flat
