@@ -61,8 +61,7 @@ class ReplaySource:
         """Label rows behind a wrong token of a level: those recorded at `place` (sequence, position), or any."""
         index = None if place is None else self._recorded[level].get(place)
         if index is None:
-            pool = self._pools[level]
-            index = pool[int(rng.integers(len(pool)))]
+            index = self.any_continuation(level, rng)
         columns = list(self.columns[: level + 1])
         if self.trace.sampling is not None:
             log_prob = self.trace.off_path.rows[index][:, columns]
@@ -71,6 +70,11 @@ class ReplaySource:
         if known is None:
             known = self._rows[level, index] = self.trace.off_path.rows[index][:, columns].tolist()
         return known
+
+    def any_continuation(self, level: int, rng: np.random.Generator) -> int:
+        """Number, in the trace, of a random continuation of a level."""
+        pool = self._pools[level]
+        return pool[int(rng.integers(len(pool)))]
 
     def _sequence_rows(self, sequence: int, rng: np.random.Generator) -> Rows:
         chosen = slice(int(self.trace.starts[sequence]), int(self.trace.starts[sequence + 1]))

@@ -13,6 +13,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.simulate.metrics import RunMetrics
 from hispec_sim.simulate.vectorised.drawn import DrawnFates, depends_on_place
+from hispec_sim.simulate.vectorised.replayed import RecordedText, ReplayedFates
 from hispec_sim.simulate.vectorised.sums import Prices, summed
 from hispec_sim.simulate.vectorised.tables import StepTables
 from hispec_sim.simulate.vectorised.walk import Fates, walk
@@ -29,6 +30,8 @@ def supports(configuration: Configuration) -> str | None:
         )
     if configuration.jitter is not None and any(configuration.jitter.values()):
         return "jitter: the vectorised evaluator prices forwards at their median"
+    if isinstance(configuration.outcomes, ReplaySource) and configuration.outcomes.trace.sampling is not None:
+        return "a trace of sampled text: its labels are drawn request by request, which is what takes the time"
     return None
 
 
@@ -47,11 +50,13 @@ def evaluate(configurations: Sequence[Configuration]) -> list[RunMetrics]:
         outcomes = configuration.outcomes
         recorded = id(outcomes.trace) if isinstance(outcomes, ReplaySource) else None
         groups.setdefault((len(configuration.cascade.levels), recorded), []).append(i)
-    prices, found = Prices(), {}
+    prices, found = Prices(), dict[int, RunMetrics]()
     for members in groups.values():
+        outcomes = configurations[members[0]].outcomes
+        text = RecordedText(outcomes.trace) if isinstance(outcomes, ReplaySource) else None
         members.sort(key=lambda i: repr(_periods(configurations[i])))  # neighbours share graphs; stable
         for chunk in _chunks(members, configurations):
-            metrics = _together([configurations[i] for i in chunk], prices)
+            metrics = _together([configurations[i] for i in chunk], prices, text)
             found.update(zip(chunk, metrics, strict=True))
     return [found[i] for i in range(len(configurations))]
 
@@ -73,7 +78,9 @@ def _chunks(members: Sequence[int], configurations: Sequence[Configuration]) -> 
     return chunks
 
 
-def _together(configurations: Sequence[Configuration], prices: Prices) -> list[RunMetrics]:
+def _together(
+    configurations: Sequence[Configuration], prices: Prices, text: RecordedText | None
+) -> list[RunMetrics]:
     """Configurations of as many levels, on one trace or none."""
     tables = StepTables()
     shapes = [
@@ -86,7 +93,12 @@ def _together(configurations: Sequence[Configuration], prices: Prices) -> list[R
     fates: Fates | None = None
     if shapes[0].n_levels > 1:
         models = [c.outcomes for c in configurations if not isinstance(c.outcomes, ReplaySource)]
-        fates = DrawnFates(tables, shapes, models, owner, luck)
+        sources = [c.outcomes for c in configurations if isinstance(c.outcomes, ReplaySource)]
+        if text is None:
+            fates = DrawnFates(tables, shapes, models, owner, luck)
+        else:
+            most = max(shape.graph.cascade.max_tokens_per_round for shape in shapes)
+            fates = ReplayedFates(tables, text, sources, owner, luck, most)
     step = np.array([tables.start(shapes[o], r) for o, r in zip(owner.tolist(), room.tolist(), strict=True)])
     ample_room = np.array([shape.graph.ample_room for shape in shapes])[owner]
     log = walk(tables, fates, step, room, ample_room)
