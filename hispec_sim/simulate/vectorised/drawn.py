@@ -42,11 +42,10 @@ class DrawnFates:
         pairs = [self._streams_of(models[o], *key) for o, key in zip(owner, luck, strict=True)]
         self._stream = np.ascontiguousarray(np.array(pairs).T)
         self._drawn = np.zeros(self._stream.shape, np.int64)
-        self._capacity = 0
+        self._known = self._capacity = 0
         self._filled = [0] * len(models)
         self._bounds: list[NDArray[np.float64]] = []  # by level from 1 on: (model, kind of token, off the path), flat
         self.first = np.full((self._n_levels + 1, len(owner)), NOWHERE)
-        self.extend()
 
     def prepare(self) -> None:
         """Have numbers for the next turns."""
@@ -54,6 +53,9 @@ class DrawnFates:
 
     def extend(self) -> None:
         """Learn of the kinds of token that have been met since."""
+        if self._known == self._tables.n_tokens:
+            return
+        self._known = self._tables.n_tokens
         wanted = max(len(shape.tokens) for shape in self._shapes)
         if wanted > self._capacity:
             self._capacity = max(wanted, 2 * self._capacity)

@@ -63,12 +63,12 @@ def summed(
     count = np.bincount(moves.reshape(-1), minlength=tables.n_moves)
     count[SINK] = 0
     taken = np.flatnonzero(count)
-    steps, place = np.unique(move["step"][taken], return_inverse=True)
-    rows = [prices.of_step(configuration, tables.works[step]) for step in steps.tolist()]
-    # Each step's prices stand in one row, from the shortest context on; the first entry is free, for the sink.
+    works, place = np.unique(move["works"][taken], return_inverse=True)
+    rows = [prices.of_step(configuration, tables.works[number]) for number in works.tolist()]
+    # Prices by context, from the shortest on, one row after another; the first entry is free, for the sink.
     flat = np.concatenate([np.zeros(1), *rows])
     begin = np.zeros(tables.n_moves, np.int64)
-    begin[taken] = 1 + place * len(configuration.contexts) + tables.step["reach"][move["step"][taken]]
+    begin[taken] = 1 + place * len(configuration.contexts) + move["reach"][taken]
     committed = move["committed"].take(moves)
     before = np.cumsum(committed, axis=0) - committed
     before[moves == SINK] = 0

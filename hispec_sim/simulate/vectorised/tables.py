@@ -23,10 +23,10 @@ UNKNOWN = -1
 NOWHERE = 1 << 20
 """A position behind every tentative token."""
 
-_STEP = ("verifier", "upto", "base", "forwards", "reach")
+_STEP = ("verifier", "upto", "base")
 _MOVE = (
     "target", "committed", "cut", "place", "token", "own", "draws", "proposer",
-    "step", "level", "forwards", "verified", "matched",
+    "step", "level", "works", "reach", "forwards", "verified", "matched",
 )  # fmt: skip
 
 Token = tuple[int, bool, tuple[int, ...]]
@@ -65,14 +65,17 @@ class StepTables:
     """All shapes' steps and moves, arrays by name.
 
     `step`: `verifier` is the level that verifies (0: none) the tokens before position `upto`; its moves stand at `base`
-    plus the position of the first token that does not match. `reach` is the position behind its last token.
+    plus the position of the first token that does not match.
     `move`: positions from `cut` on are discarded, then the token of kind `token` is proposed by level `proposer` at
-    `place` (NOWHERE: none) and `draws` a number from one of two streams (`own`: from the verifiers').
+    `place` (NOWHERE: none) and `draws` a number from one of two streams (`own`: from the verifiers'). The rest restates
+    the step: its forwards are `works[move["works"]]`, and `reach` is the position behind their last token.
     """
 
     def __init__(self) -> None:
         self._steps, self._moves = Columns(_STEP), Columns(_MOVE)
-        self.works: list[tuple[Work, ...]] = []  # of each step
+        self.works: list[tuple[Work, ...]] = [()]
+        self.n_tokens = 0  # kinds of token, of all shapes
+        self._work_numbers: dict[tuple[Work, ...], int] = {(): 0}
         self._shapes: dict[tuple[Cascade, bool], Shape] = {}
         self._numbers: dict[Node, int] = {}
         self._known: list[tuple[Shape, Node]] = []  # of each step: its last node
@@ -136,6 +139,7 @@ class StepTables:
             place = node.state.tentative[node.level] + matched
             token = (node.level, matched < node.run, offsets_behind(node, matched) if shape.by_place else ())
             column["place"][m] = place
+            self.n_tokens += token not in shape.tokens
             column["token"][m] = shape.tokens.setdefault(token, len(shape.tokens))
             column["own"][m], column["draws"][m] = own, 1
             if own:
@@ -156,15 +160,16 @@ class StepTables:
         if verifies:
             column["verifier"][step], column["upto"][step] = node.level, node.verified_from + node.run
         column["base"][step] = m - (node.verified_from if verifies else 0)
-        column["forwards"][step], column["reach"][step] = len(works), node.reach
+        known = self._work_numbers.setdefault(tuple(works), len(self.works))
+        if known == len(self.works):
+            self.works.append(tuple(works))
         column = self.move
-        for name, value in (("step", step), ("level", node.level), ("proposer", node.level), ("forwards", len(works))):
-            column[name][m:end] = value
-        column["verified"][m:end] = node.run
+        column["step"][m:end], column["works"][m:end], column["forwards"][m:end] = step, known, len(works)
+        column["level"][m:end] = column["proposer"][m:end] = node.level
+        column["reach"][m:end], column["verified"][m:end] = node.reach, node.run
         column["matched"][m:end] = np.arange(end - m)
         column["target"][m:end] = UNKNOWN
         column["cut"][m:end] = column["place"][m:end] = NOWHERE
-        self.works.append(tuple(works))
         self._known.append((shape, node))
         self._numbers[first] = step
         return step
@@ -173,7 +178,6 @@ class StepTables:
         self._steps.add(1)
         self._moves.add(1)
         self.move["cut"][SINK] = self.move["place"][SINK] = NOWHERE
-        self.works.append(())
         nothing: Any = None
         self._known.append((nothing, nothing))
 
