@@ -83,7 +83,7 @@ def simulate(configuration: Configuration, graph: StepGraph | None = None, price
         return ModelSampler(table, rng)
 
     jitter = None
-    if c.jitter is not None:
+    if c.jitter is not None and any(c.jitter.values()):
         networks = sorted({level.network for level in c.cascade.levels})
         jitter = {
             name: jitter_factors(c.jitter.get(name), stream(c.seed, c.repetition, Purpose.JITTER, index))

@@ -68,7 +68,7 @@ def measure(log: RunLog) -> RunMetrics:
 def figures(
     *,
     duration_ms: float,
-    level_ms: NDArray[np.float64],
+    level_ms: NDArray[Any],
     forwards: NDArray[np.int64],
     verified: NDArray[Any],
     matched: NDArray[Any],

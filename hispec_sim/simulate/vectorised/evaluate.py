@@ -78,9 +78,7 @@ def _chunks(members: Sequence[int], configurations: Sequence[Configuration]) -> 
     return chunks
 
 
-def _together(
-    configurations: Sequence[Configuration], prices: Prices, text: RecordedText | None
-) -> list[RunMetrics]:
+def _together(configurations: Sequence[Configuration], prices: Prices, text: RecordedText | None) -> list[RunMetrics]:
     """Configurations of as many levels, on one trace or none."""
     tables = StepTables()
     shapes = [

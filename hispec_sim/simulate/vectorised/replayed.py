@@ -9,6 +9,7 @@ other, the one of the lowest level last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,8 @@ class RecordedText:
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
 
-    def row_of(self, piece: Ints) -> Ints:
-        """The first row of a continuation, by its number in the trace."""
+    def row_of(self, piece: Any) -> Any:
+        """The first row of a continuation, or of an array of them, by number in the trace."""
         return self._first_piece + piece * self.piece_tokens
 
     def recorded(self, position: Ints, column: Ints) -> Ints:
@@ -64,7 +65,8 @@ class ReplayedFates:
         """`most_tokens` bounds the tentative tokens of a lane."""
         n, trace = len(owner), sources[0].trace
         self._tables, self._text, self._sources, self._owner = tables, text, sources, owner
-        self._luck, self._rng = list(luck), {}
+        self._luck = list(luck)
+        self._rng: dict[int, np.random.Generator] = {}  # by lane; most never need one
         self._lane = np.arange(n)
         self._target = len(sources[0].columns) - 1
         self._column = np.array([sources[o].columns for o in owner.tolist()]).T.copy()  # (levels, lanes)
@@ -158,4 +160,4 @@ class ReplayedFates:
             seed, repetition, request = self._luck[number]
             rng = self._rng[number] = stream(seed, repetition, Purpose.OUTCOMES, request)
         source = self._sources[self._owner[lane]]
-        return int(self._text.row_of(np.int64(source.any_continuation(level, rng))))
+        return int(self._text.row_of(source.any_continuation(level, rng)))

@@ -26,7 +26,7 @@ class Streams:
     @property
     def width(self) -> int:
         """How many numbers of each stream there are."""
-        return self._rows.shape[1]
+        return int(self._rows.shape[1])
 
     def known(self, key: Hashable) -> int | None:
         """The number of a stream that has been added."""

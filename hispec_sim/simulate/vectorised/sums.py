@@ -55,9 +55,7 @@ class Prices:
         return known[1]
 
 
-def summed(
-    configuration: Configuration, moves: NDArray[np.int32], tables: StepTables, prices: Prices
-) -> RunMetrics:
+def summed(configuration: Configuration, moves: NDArray[np.int32], tables: StepTables, prices: Prices) -> RunMetrics:
     """The figures of a run from its moves, of shape (turns, requests)."""
     move, n_levels = tables.move, len(configuration.cascade.levels)
     count = np.bincount(moves.reshape(-1), minlength=tables.n_moves)
