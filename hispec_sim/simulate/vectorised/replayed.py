@@ -96,10 +96,10 @@ class ReplayedFates:
         labels = self._text.labels.take(row + self._column, mode="clip")  # (levels, lanes)
         flat_labels, lanes = labels.reshape(-1), np.arange(n)
         own = flat_labels.take(proposer * n + lanes)
-        fate = reference + 1  # levels above it are not of one mind with it: they look only at the wrong token itself
+        # Levels above the reference look only at the wrong token itself: what is said here of those behind it is moot.
+        fate = np.full(n, self._target + 1)
         for level in range(self._target, 0, -1):
-            rejects = (labels[level] != own) & (proposer < level) & (level < fate)
-            np.putmask(fate, rejects, level)
+            np.putmask(fate, (labels[level] != own) & (proposer < level), level)
         cell = fate * n + lanes
         flat = self.first.reshape(-1)
         flat[cell] = np.minimum(flat.take(cell), place)
