@@ -16,6 +16,7 @@ from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.trace import trace_app
 from hispec_sim.cli.train import train_app
+from hispec_sim.cli.validate import validate_command
 from hispec_sim.errors import InputError
 
 EXTRAS = {"torch": "models", "safetensors": "models", "tokenizers": "models", "gguf": "models", "jinja2": "models"}
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("decode")(decode_command)
+app.command("validate")(validate_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")
 app.add_typer(trace_app, name="trace")

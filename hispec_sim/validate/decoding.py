@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from hispec_sim.cascade import Bonus
+from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
+from hispec_sim.execute.generate import Settings, generate
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.loading import LoadedModel
+from hispec_sim.profiler.prompts import Text
 from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, Observation, Shape, matched_shares
 
 
-def observe(
-    configuration: Configuration, repeat: int, network: Llama, prompts: Sequence[Sequence[int]]
-) -> Observation:
+def observe(configuration: Configuration, repeat: int, network: Llama, prompts: Sequence[Sequence[int]]) -> Observation:
     """Decode the prompts greedily, each to the full length, after a prefill of its own. Raises InputError where they
     do not fit the network."""
     cascade = configuration.cascade(network.config.shape.n_layers)
@@ -57,4 +60,26 @@ def observe(
         dict(shapes),
         verified,
         hashlib.sha256(repr(outputs).encode()).hexdigest(),
+    )
+
+
+def usable_prompts(
+    texts: Sequence[Text], target: LoadedModel, wanted: int, new_tokens: int, tick: Callable[[], None]
+) -> list[tuple[Text, list[int]]]:
+    """The first `wanted` prompts that the target goes on from for `new_tokens` tokens without ending its text, so that
+    all requests have one length, with their tokens. Raises InputError if there are fewer."""
+    network, found = target.network, []
+    cascade = Configuration((), 1, (), Bonus.ON_MISMATCH, 1, new_tokens).cascade(network.config.shape.n_layers)
+    for text in texts:
+        ids = target.tokenizer.encode(text.text)
+        if len(ids) + new_tokens > network.config.max_positions:
+            continue
+        settings = Settings(new_tokens, target.tokenizer.stop_ids)
+        if len(generate(cascade, {NETWORK: network}, ids, settings).token_ids) == new_tokens:
+            found.append((text, ids))
+            tick()
+        if len(found) == wanted:
+            return found
+    raise InputError(
+        f"the design wants {wanted} prompts that go on for {new_tokens} tokens; {len(found)} of {len(texts)} do"
     )
