@@ -34,6 +34,7 @@ def validate_command(
         str, typer.Option(help="humaneval, prose, reference, or a JSONL file: a prompt, name and topic on each line.")
     ] = "reference",
     split: Annotated[str, typer.Option(help="tuning, held-out or all.")] = "held-out",
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts each, in place of the design's number.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each configuration is decoded.")] = 3,
     repetitions: Annotated[int, typer.Option(min=2, help="Times that each configuration is simulated.")] = 40,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads; those of the profile.")] = 1,
@@ -71,7 +72,7 @@ def validate_command(
         half = Split(split)
     except ValueError:
         raise InputError(f"--split {split!r} must be one of {', '.join(Split)}") from None
-    plan = load_design(design)
+    plan = load_design(design, prompts=limit)
     configurations = plan.expand()
     recorded = load_trace(trace)
     cost = NetworkCost(read_profile(profile), tensor_parallel=1)
@@ -89,7 +90,7 @@ def validate_command(
     pack_for_cpu(network)
     settings: dict[str, Any] = {
         "model": model, "design": str(design), "design_sha256": _sha256(design), "profile": str(profile),
-        "profile_sha256": _sha256(profile), "trace": str(trace), "trace_sha256": _sha256(trace), "prompts": prompts,
+        "profile_sha256": _sha256(profile), "trace": str(trace), "trace_sha256": _sha256(trace), "prompts": prompts, "prompts_each": plan.prompts,
         "split": split, "threads": threads, "exit_heads": exit_heads, "seed": seed, "device": cost.profile.device,
         "profile_date": cost.profile.provenance.date,
     }  # fmt: skip

@@ -68,9 +68,12 @@ class Decoder:
         slots: int,
         max_tokens: int,
         grouping: Grouping = Grouping.WAIT_TO_GROUP,
+        clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included. Raises InputError."""
+        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included; `clock_s` tells the seconds
+        that the record is made of. Raises InputError."""
         self.cascade = cascade
+        self._clock_s = clock_s
         self._grouping = grouping
         self._slots = slots
         self._max_tokens = max_tokens
@@ -133,7 +136,7 @@ class Decoder:
                 scheduler.ask(self._span(sequence.forward), sequence)
                 return
 
-        began = time.perf_counter()
+        began_s = self._clock_s()
         for slot in range(self._slots):
             admit(slot)
         while batch := scheduler.next_batch():
@@ -152,13 +155,13 @@ class Decoder:
                         admit(sequence.slot)
                         continue
                 scheduler.ask(self._span(sequence.forward), sequence)
-        record.wall_ms = 1000 * (time.perf_counter() - began)
+        record.wall_ms = 1000 * (self._clock_s() - began_s)
         return outputs, record
 
     def _prefill(self, slot: int, prompt: Sequence[int]) -> float:
         """Push a prompt but for its last token to the depth of every level. Each exit reads out one token, so that
         heads with a cache have it filled too. Returns the milliseconds."""
-        began = time.perf_counter()
+        began_s = self._clock_s()
         known, depths = prompt[:-1], dict.fromkeys(self._networks, 0)
         if known:
             for level in self.cascade.levels:
@@ -167,12 +170,12 @@ class Decoder:
                 logits = self._networks[level.network].forward(first, level.exit_layer, [piece])
                 if logits is not None and logits.is_cuda:
                     torch.cuda.synchronize(logits.device)
-        return 1000 * (time.perf_counter() - began)
+        return 1000 * (self._clock_s() - began_s)
 
     def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
         forward = batch[0].forward
         pieces = [sequence.piece() for sequence in batch]
-        began = time.perf_counter()
+        began_s = self._clock_s()
         logits = self._networks[forward.network].forward(forward.first_layer, forward.last_layer, pieces)
         if logits is not None and logits.is_cuda:
             torch.cuda.synchronize(logits.device)
@@ -185,7 +188,7 @@ class Decoder:
                 sum(piece.tokens for piece in pieces),
                 sum(piece.logits for piece in pieces),
                 forward.shortlist,
-                1000 * (time.perf_counter() - began),
+                1000 * (self._clock_s() - began_s),
             )
         )
         return logits

@@ -39,8 +39,8 @@ def _scatter(axes: Axes, rows: pd.DataFrame, name: str) -> None:
             real, simulated, yerr=reach, fmt=marker, color=colour, markersize=4, linewidth=0.7, label=f"batch {batch}"
         )
     ends = rows[[f"{name}_real", f"{name}_sim"]]
-    low, high = 0.95 * ends.min().min(), 1.05 * ends.max().max()
-    axes.plot([low, high], [low, high], color="black", linewidth=0.8)
+    corners = [0.95 * ends.min().min(), 1.05 * ends.max().max()]
+    axes.plot(corners, corners, color="black", linewidth=0.8)
     axes.set(xlabel=f"{name}, real", ylabel=f"{name}, simulated (95 % interval)")
     axes.legend(frameon=False)
 

@@ -21,6 +21,7 @@ PARTS = {
     "control": "control: both the run's own",
     "host": "share of real time between forwards (information)",
 }
+_SIDES = ("real", "simulated", "error")
 FIGURE_COLUMNS = ("tokens_per_s", "tokens_per_target_pass", "forwards_per_token")
 
 
@@ -40,8 +41,8 @@ def fidelity_table(overall: Mapping[str, Any]) -> list[list[str]]:
 def batch_table(overall: Mapping[str, Any]) -> list[list[str]]:
     """A row per batch: errors of tokens_per_s, ranking and regret."""
     return [
-        [batch, str(s["configurations"]), _percent(s["median_error"]), _percent(s["p95_error"]), _percent(s["bias"], "+"),
-         f"{s['kendall_tau']:.3f}", _percent(s["regret"])]
+        [batch, str(s["configurations"]), _percent(s["median_error"]), _percent(s["p95_error"]),
+         _percent(s["bias"], "+"), f"{s['kendall_tau']:.3f}", _percent(s["regret"])]
         for batch, s in overall["by_batch"].items()
     ]  # fmt: skip
 
@@ -75,8 +76,9 @@ def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: 
          "columns": BATCH_HEAD, "rows": batch_table(overall)},
         {"title": "Error budget", "note": "Error of tokens_per_s when all but one part is real.",
          "columns": BUDGET_HEAD, "rows": budget_table(overall)},
-        {"title": "Configurations", "note": "Real: median over repeats [least, greatest]. Simulated: median [95 % interval].",
-         "columns": ("configuration", *(f"{n}, {side}" for n in FIGURE_COLUMNS for side in ("real", "simulated", "error"))),
+        {"title": "Configurations",
+         "note": "Real: median over repeats [least, greatest]. Simulated: median [95 % interval].",
+         "columns": ("configuration", *(f"{n}, {side}" for n in FIGURE_COLUMNS for side in _SIDES)),
          "rows": [_cells(row) for row in rows.to_dict("records")]},
     ]  # fmt: skip
     figures = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,13 @@ from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, Observation, Shape, matched_shares
 
 
-def observe(configuration: Configuration, repeat: int, network: Llama, prompts: Sequence[Sequence[int]]) -> Observation:
+def observe(
+    configuration: Configuration,
+    repeat: int,
+    network: Llama,
+    prompts: Sequence[Sequence[int]],
+    clock_s: Callable[[], float] = time.perf_counter,
+) -> Observation:
     """Decode the prompts greedily, each to the full length, after a prefill of its own. Raises InputError where they
     do not fit the network."""
     cascade = configuration.cascade(network.config.shape.n_layers)
@@ -28,6 +35,7 @@ def observe(configuration: Configuration, repeat: int, network: Llama, prompts: 
         {NETWORK: network},
         slots=configuration.batch,
         max_tokens=max(map(len, prompts)) + new_tokens,
+        clock_s=clock_s,
     )
     outputs, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: Greedy(), prefill_first=True)
     depths = [level.exit_layer for level in cascade.levels]

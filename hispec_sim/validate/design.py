@@ -94,10 +94,12 @@ class Design(_Strict):
         return list(found)
 
 
-def load_design(path: Path) -> Design:
-    """Read a design file. Raises InputError that names the file and the key."""
+def load_design(path: Path, prompts: int | None = None) -> Design:
+    """Read a design file; `prompts` replaces its number. Raises InputError that names the file and the key."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if prompts is not None and isinstance(data, dict):
+            data = data | {"prompts": prompts}
         return Design.model_validate(data)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"design {path} cannot be read: {error}") from None
