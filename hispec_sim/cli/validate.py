@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import hispec_sim
 from hispec_sim.acceptance.trace import AgreementTrace
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cli.progress import progress
@@ -89,10 +90,10 @@ def validate_command(
         )
     pack_for_cpu(network)
     settings: dict[str, Any] = {
-        "model": model, "design": str(design), "design_sha256": _sha256(design), "profile": str(profile),
-        "profile_sha256": _sha256(profile), "trace": str(trace), "trace_sha256": _sha256(trace), "prompts": prompts, "prompts_each": plan.prompts,
-        "split": split, "threads": threads, "exit_heads": exit_heads, "seed": seed, "device": cost.profile.device,
-        "profile_date": cost.profile.provenance.date,
+        "model": model, "design": str(design), "profile": str(profile), "trace": str(trace), "prompts": prompts,
+        "prompts_each": plan.prompts, "split": split, "threads": threads, "exit_heads": exit_heads, "seed": seed,
+        "device": cost.profile.device, "profile_date": cost.profile.provenance.date, "version": hispec_sim.__version__,
+        "sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (design, profile, trace)},
     }  # fmt: skip
     campaign = Campaign(out, settings, resume=resume)
     console = Console(highlight=False)
@@ -161,7 +162,3 @@ def _check_apart(trace: AgreementTrace, texts: list[Text], hashes: list[str], pa
                 f"--trace {path} was recorded on the prompt {text.name} or its group, which is to be predicted; "
                 "record the trace with --split tuning, or set paired: true in the design to check the replay alone"
             )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -70,15 +70,13 @@ class Observation:
     @classmethod
     def of_data(cls, data: dict[str, Any]) -> Observation:
         """What `data` gave. Raises KeyError or TypeError if it is something else."""
-        figures = {k: tuple(v) if isinstance(v, list) else v for k, v in data["figures"].items()}
-        return cls(
-            **data
-            | {
-                "figures": Figures(**figures),
-                "shapes": {Shape(*row[:6]): (row[6], row[7]) for row in data["shapes"]},
-                "verified": [[(level, run, matched) for level, run, matched in each] for each in data["verified"]],
-            }
-        )
+        figures: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["figures"].items()}
+        parts: dict[str, Any] = {
+            "figures": Figures(**figures),
+            "shapes": {Shape(*row[:6]): (row[6], row[7]) for row in data["shapes"]},
+            "verified": [[(level, run, matched) for level, run, matched in each] for each in data["verified"]],
+        }
+        return cls(**(data | parts))
 
 
 def matched_shares(verified: Sequence[tuple[int, int, int]], levels: int) -> tuple[float, ...]:
