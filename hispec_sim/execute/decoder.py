@@ -158,20 +158,6 @@ class Decoder:
         record.wall_ms = 1000 * (self._clock_s() - began_s)
         return outputs, record
 
-    def _prefill(self, slot: int, prompt: Sequence[int]) -> float:
-        """Push a prompt but for its last token to the depth of every level. Each exit reads out one token, so that
-        heads with a cache have it filled too. Returns the milliseconds."""
-        began_s = self._clock_s()
-        known, depths = prompt[:-1], dict.fromkeys(self._networks, 0)
-        if known:
-            for level in self.cascade.levels:
-                first, depths[level.network] = depths[level.network], level.exit_layer
-                piece = Piece(slot, 0, len(known), 1, known if first == 0 else ())
-                logits = self._networks[level.network].forward(first, level.exit_layer, [piece])
-                if logits is not None and logits.is_cuda:
-                    torch.cuda.synchronize(logits.device)
-        return 1000 * (self._clock_s() - began_s)
-
     def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
         forward = batch[0].forward
         pieces = [sequence.piece() for sequence in batch]
@@ -192,6 +178,20 @@ class Decoder:
             )
         )
         return logits
+
+    def _prefill(self, slot: int, prompt: Sequence[int]) -> float:
+        """Push a prompt but for its last token to the depth of every level. Each exit reads out one token, so that
+        heads with a cache have it filled too. Returns the milliseconds."""
+        began_s = self._clock_s()
+        known, depths = prompt[:-1], dict.fromkeys(self._networks, 0)
+        if known:
+            for level in self.cascade.levels:
+                first, depths[level.network] = depths[level.network], level.exit_layer
+                piece = Piece(slot, 0, len(known), 1, known if first == 0 else ())
+                logits = self._networks[level.network].forward(first, level.exit_layer, [piece])
+                if logits is not None and logits.is_cuda:
+                    torch.cuda.synchronize(logits.device)
+        return 1000 * (self._clock_s() - began_s)
 
     def _finish_step(self, sequence: Decoding, logits: Tensor, stop_ids: Collection[int]) -> list[Token]:
         """Judge the run, move the state on, and return what was committed."""
