@@ -76,7 +76,7 @@ def validate_command(
     plan = load_design(design, prompts=limit)
     configurations = plan.expand()
     recorded = load_trace(trace)
-    cost = NetworkCost(read_profile(profile), tensor_parallel=1)
+    cost = NetworkCost(read_profile(profile), tensor_parallel=1, allow_extrapolation=True)
     texts = prompt_set(prompts, half)
     use_threads(threads)
     target = load_model(model, exit_heads=exit_heads)
@@ -117,10 +117,13 @@ def validate_command(
     if not len(rows):
         raise typer.Exit(INTERRUPTED)
     result = overall(rows)
+    settings["beyond the profile"] = "; ".join(cost.extrapolated) or "nothing"
     write_text(out / "results.csv", rows.to_csv(index=False, float_format="%.6g"))
     write_text(out / "overall.json", json.dumps(result, indent=1) + "\n")
     write_text(out / "report.html", validation_page(rows, result, settings))
     _show(console, result)
+    for note in cost.extrapolated:
+        console.print(f"beyond the profile: {note}", style="yellow")
     console.print(f"written to {out}: results.csv, overall.json, report.html", soft_wrap=True)
     if interrupted:
         console.print("interrupted: go on with --resume", style="yellow")
