@@ -8,13 +8,17 @@ all times by one factor (how wrong the profile is). The spread of the repetition
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hispec_sim.acceptance.replay import ReplaySource
+from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.interpolation import leave_one_out
 from hispec_sim.latency.profile import LatencyProfile
+from hispec_sim.study.run import PolicyRuns
 
 LEVEL = 0.95
 _MEDIAN_TO_SD = 1.4826  # of a normal distribution: median absolute deviation to standard deviation
@@ -55,12 +59,32 @@ def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVE
         return float("nan"), float("nan")
     logs = np.log(x)
     variance = float(logs.var(ddof=1)) if len(x) > 1 else 0.0
-    width = _normal_quantile(0.5 + level / 2) * math.hypot(math.sqrt(variance), relative_error)
+    width = NormalDist().inv_cdf(0.5 + level / 2) * math.hypot(math.sqrt(variance), relative_error)
     centre = float(np.median(logs))
     return math.exp(centre - width), math.exp(centre + width)
 
 
-def _normal_quantile(probability: float) -> float:
-    from statistics import NormalDist
+def sampling_error(values: Mapping[int, float]) -> float:
+    """Relative standard error of the mean of one value per recorded text; nan where one text tells no spread."""
+    x = np.array(list(values.values()))
+    return float(x.std(ddof=1) / math.sqrt(len(x)) / x.mean()) if len(x) > 1 else float("nan")
 
-    return NormalDist().inv_cdf(probability)
+
+def rate_interval(run: PolicyRuns, costs: Mapping[str, NetworkCost]) -> tuple[float, float] | None:
+    """The interval of a scenario's tokens_per_s, from repetitions, the trace's texts and the profiles.
+
+    None where it would claim too much: without a trace of two texts or more, or where a profile carries no spread.
+    """
+    profiles = [costs[name].profile for name in {level.network for level in run.policy.cascade.levels}]
+    replay = run.policy.outcomes
+    if not isinstance(replay, ReplaySource) or any(profile.relative_quantiles() is None for profile in profiles):
+        return None
+    by_text: dict[int, float] = {}
+    for request in run.log.requests:
+        tpot_ms = (request.end_ms - request.start_ms) / request.output_tokens
+        by_text.setdefault(request.index % replay.trace.n_sequences, tpot_ms)
+    trace_error = sampling_error(by_text)
+    if math.isnan(trace_error):
+        return None
+    rates = [metrics.tokens_per_s for metrics in run.metrics]
+    return interval(rates, math.hypot(trace_error, max(map(profile_error, profiles))))
