@@ -19,6 +19,7 @@ from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.trace import trace_app
 from hispec_sim.cli.train import train_app
+from hispec_sim.cli.validate import validate_command
 from hispec_sim.errors import InputError
 
 EXTRAS = {"torch": "models", "safetensors": "models", "tokenizers": "models", "gguf": "models", "jinja2": "models"}
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("decode")(decode_command)
+app.command("validate")(validate_command)
 app.command("schema")(schema_command)
 profile_app.command("run")(profile_run_command)
 profile_app.command("check")(profile_check_command)

@@ -103,11 +103,15 @@ class Decoder:
         new_chooser: Callable[[int], Chooser],
         stop_ids: Collection[int] = (),
         on_commit: Committed = lambda index, tokens: None,
+        prefill_first: bool = False,
     ) -> tuple[list[list[int]], Record]:
         """New token ids of every prompt, and what was done.
 
         Sequences end with a stop token or after `max_new_tokens`; as one ends, the next prompt takes its slot.
-        `new_chooser` is called once per prompt. Raises InputError when a prompt is empty or does not fit.
+        `new_chooser` is called once per prompt. With `prefill_first` a prompt but for its last token goes through all
+        networks before its decoding starts, as it stands where a simulation begins, and the record keeps that time
+        apart; without, levels take the prompt in when it is their turn. Raises InputError when a prompt is empty or
+        does not fit.
         """
         for index, prompt in enumerate(prompts):
             if not prompt:
@@ -124,7 +128,9 @@ class Decoder:
 
         def admit(slot: int) -> None:
             for index, prompt in waiting:
-                state = start(self.cascade, max_new_tokens, prompt_tokens=len(prompt))
+                if prefill_first:
+                    record.prefill_ms += self._prefill(slot, prompt)
+                state = start(self.cascade, max_new_tokens, None if prefill_first else len(prompt))
                 step = next_step(self.cascade, state)
                 sequence = Decoding(
                     index, slot, list(prompt), new_chooser(index), state, step, record=record.sequences[index]
@@ -175,6 +181,20 @@ class Decoder:
             )
         )
         return logits
+
+    def _prefill(self, slot: int, prompt: Sequence[int]) -> float:
+        """Push a prompt but for its last token to the depth of every level. Each exit reads out one token, so that
+        heads with a cache have it filled too. Returns the milliseconds."""
+        began_s = self._clock_s()
+        known, depths = prompt[:-1], dict.fromkeys(self._networks, 0)
+        if known:
+            for level in self.cascade.levels:
+                first, depths[level.network] = depths[level.network], level.exit_layer
+                piece = Piece(slot, 0, len(known), 1, known if first == 0 else ())
+                logits = self._networks[level.network].forward(first, level.exit_layer, [piece])
+                if logits is not None and logits.is_cuda:
+                    torch.cuda.synchronize(logits.device)
+        return 1000 * (self._clock_s() - began_s)
 
     def _finish_step(self, sequence: Decoding, logits: Tensor, stop_ids: Collection[int]) -> list[Token]:
         """Judge the run, move the state on, and return what was committed."""

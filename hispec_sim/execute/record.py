@@ -34,11 +34,18 @@ class DeviceForward:
 
 @dataclass(slots=True)
 class Record:
-    """A whole execution. `wall_ms` includes the time between forwards."""
+    """A whole execution. `wall_ms` includes the time between forwards, and `prefill_ms` of prefill where that was a
+    phase of its own, whose forwards are not among those of `device`."""
 
     sequences: list[SequenceRecord] = field(default_factory=list)
     device: list[DeviceForward] = field(default_factory=list)
     wall_ms: float = 0.0
+    prefill_ms: float = 0.0
+
+    @property
+    def decode_ms(self) -> float:
+        """Time but for the prefill phase."""
+        return self.wall_ms - self.prefill_ms
 
     @property
     def forward_ms(self) -> float:

@@ -43,12 +43,14 @@ class Pricer:
     """Prices batches of requests that ask for the same span of layers.
 
     Attention reads every sequence's cache and multiplies it with its query tokens, so that sums matter and a ragged
-    batch is priced by its mean context and mean query tokens.
+    batch is priced by its mean context and mean query tokens. A `padded` device fills all sequences of a batch up to
+    the longest, as the executor does: there the longest counts for all.
     """
 
-    def __init__(self, costs: Mapping[str, ForwardCost], contexts: range) -> None:
+    def __init__(self, costs: Mapping[str, ForwardCost], contexts: range, *, padded: bool = False) -> None:
         """`contexts` spans the numbers of tokens that the requests can attend to."""
         self._costs = costs
+        self._padded = padded
         self._contexts = np.asarray(contexts)
         self._shortest = contexts.start
         self._tables: dict[Any, list[float]] = {}
@@ -71,6 +73,9 @@ class Pricer:
             tokens += asked.tokens
             logits += asked.logits
             context += request.context + request.node.reach
+        if self._padded:
+            tokens = len(batch) * max(request.node.forward.tokens for request in batch)
+            context = len(batch) * max(request.context + request.node.reach for request in batch)
         span = (forward.network, forward.first_layer, forward.last_layer, forward.shortlist)
         key = (*span, len(batch), tokens, logits, repeat)
         table = self._tables.get(key)

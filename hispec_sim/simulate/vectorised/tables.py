@@ -32,7 +32,7 @@ _MOVE = (
 Token = tuple[int, bool, tuple[int, ...]]
 """A kind of proposed token: its proposer, whether it corrects a rejected one, and its place in each level's run."""
 Work = tuple[int, int, int, int, bool]
-"""A forward of a shape: the level it reaches, the rank of the exit it starts from (0: none), tokens, logits, and whether
+"""A forward of a shape: the level it reaches, the rank of the exit it starts from (0: none), tokens, logits, whether
 the same layers ran just before."""
 
 
