@@ -77,8 +77,7 @@ def check_decoding(
     new_tokens: int,
     repeats: int,
 ) -> list[Check]:
-    """Whole decoding of prompts, one by one, against the sum of its forwards' prices. The first forwards, which take
-    the prompt in, are left out on both sides."""
+    """Whole decoding of prompts, one by one, against the sum of its forwards' prices, prefill left out."""
     cost = NetworkCost(profile, tensor_parallel=1)
     longest = max(map(len, prompts)) + new_tokens
     decoders = {name: Decoder(each, {profile.network.name: network}, slots=1, max_tokens=longest)
@@ -87,21 +86,20 @@ def check_decoding(
     for _ in range(repeats):
         for i, prompt in enumerate(prompts):
             for name, decoder in decoders.items():
-                (output,), record = decoder.decode([prompt], new_tokens, new_chooser=lambda _: Greedy())
+                (output,), record = decoder.decode(
+                    [prompt], new_tokens, new_chooser=lambda _: Greedy(), prefill_first=True
+                )
                 found.setdefault((name, i), []).append(_compare(cost, record, prompt, len(output)))
     return [Check(f"{name}, prompt {i + 1}", runs[0][0], median(real for _, real in runs))
             for (name, i), runs in found.items()]  # fmt: skip
 
 
 def _compare(cost: NetworkCost, record: Record, prompt: Sequence[int], new_tokens: int) -> tuple[float, float]:
-    """Predicted and measured milliseconds of one sequence's decoding, but for the forwards that take the prompt in."""
+    """Predicted and measured milliseconds of one sequence's decoding."""
     (sequence,) = record.sequences
-    forwards = sequence.forwards
-    first = 1 + max(i for i, forward in enumerate(forwards) if forward.tokens >= len(prompt) - 1)
-    predicted = 0.0
-    for i in range(first, len(forwards)):
-        forward, before = forwards[i], forwards[i - 1]
-        grown = new_tokens * (i - first) / (len(forwards) - first)  # the text grows evenly enough
+    predicted, before = 0.0, None
+    for i, forward in enumerate(sequence.forwards):
+        layers = (forward.first_layer, forward.last_layer)
         predicted += float(
             cost.forward_ms(
                 first_layer=forward.first_layer,
@@ -109,12 +107,13 @@ def _compare(cost: NetworkCost, record: Record, prompt: Sequence[int], new_token
                 batch=1,
                 tokens=forward.tokens,
                 logits=forward.logits,
-                context=len(prompt) + grown,
+                context=len(prompt) + new_tokens * i / len(sequence.forwards),  # the text grows evenly enough
                 shortlist=forward.shortlist,
-                repeat=(before.first_layer, before.last_layer) == (forward.first_layer, forward.last_layer),
+                repeat=layers == before,
             )
         )
-    return predicted, record.wall_ms - record.device[first].began_ms
+        before = layers
+    return predicted, record.decode_ms
 
 
 def _outside_ms(cost: NetworkCost, profile: LatencyProfile) -> Callable[[Shot], float]:
