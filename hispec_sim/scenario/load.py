@@ -51,6 +51,11 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> LoadedScenario:
     """Read and check a scenario, with `key=value` overrides applied. Raises InputError."""
     source = read_source(path)
     apply_overrides(source, overrides)
+    return _resolve(source, read_parameters(source))
+
+
+def read_parameters(source: Source) -> dict[str, Parameter]:
+    """The named numbers that a source declares. Raises InputError."""
     declared = source.data.get("parameters", {})
     if not isinstance(declared, dict):
         raise source.fail(("parameters",), f"must map names to parameters, got {describe(declared)}")
@@ -59,8 +64,8 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> LoadedScenario:
         try:
             parameters[name] = Parameter.model_validate(fields)
         except ValidationError as error:
-            raise _explain(source, error, Parameter, ("parameters", name)) from None
-    return _resolve(source, parameters)
+            raise explain(source, error, Parameter, ("parameters", name)) from None
+    return parameters
 
 
 def _resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScenario:
@@ -71,10 +76,10 @@ def _resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScena
     try:
         return LoadedScenario(Scenario.model_validate(data), source, uses)
     except ValidationError as error:
-        raise _explain(source, error, Scenario, ()) from None
+        raise explain(source, error, Scenario, ()) from None
 
 
-def _explain(source: Source, error: ValidationError, model: type[BaseModel], prefix: Key) -> InputError:
+def explain(source: Source, error: ValidationError, model: type[BaseModel], prefix: Key) -> InputError:
     """One paragraph for the first thing that is wrong, and how many more there are."""
     # A misspelt key is reported before the key that it leaves missing.
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
