@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +40,11 @@ class ReplaySource:
         self._pools: list[list[int]] = []
         self._rows: dict[tuple[int, int], Rows] = {}
         for level, column in enumerate(self.columns):
-            pool = np.flatnonzero(trace.off_path.at[:, 2] == column)
-            places = trace.off_path.at[pool, :2].tolist()
-            self._recorded.append({(s, p): int(c) for (s, p), c in zip(places, pool, strict=True)})
-            self._pools.append(pool.tolist())
-            if 0 < level < cascade.target:
+            middle = 0 < level < cascade.target  # nobody goes on alone for long but a middle level
+            recorded, pool = _continuations(trace, column) if middle else ({}, [])
+            self._recorded.append(recorded)
+            self._pools.append(pool)
+            if middle:
                 self._check_continuations(level, pool)
         self._confirmed = self._mean_acceptance()
 
@@ -61,8 +62,7 @@ class ReplaySource:
         """Label rows behind a wrong token of a level: those recorded at `place` (sequence, position), or any."""
         index = None if place is None else self._recorded[level].get(place)
         if index is None:
-            pool = self._pools[level]
-            index = pool[int(rng.integers(len(pool)))]
+            index = self.any_continuation(level, rng)
         columns = list(self.columns[: level + 1])
         if self.trace.sampling is not None:
             log_prob = self.trace.off_path.rows[index][:, columns]
@@ -71,6 +71,11 @@ class ReplaySource:
         if known is None:
             known = self._rows[level, index] = self.trace.off_path.rows[index][:, columns].tolist()
         return known
+
+    def any_continuation(self, level: int, rng: np.random.Generator) -> int:
+        """Number, in the trace, of a random continuation of a level."""
+        pool = self._pools[level]
+        return pool[int(rng.integers(len(pool)))]
 
     def _sequence_rows(self, sequence: int, rng: np.random.Generator) -> Rows:
         chosen = slice(int(self.trace.starts[sequence]), int(self.trace.starts[sequence + 1]))
@@ -95,10 +100,10 @@ class ReplaySource:
         places = [pairs[self.columns[k - 1], self.columns[k]] for k in middles]
         return np.array([sampling.acceptance[:, place].mean() / STEPS for place in places])
 
-    def _check_continuations(self, level: int, found: NDArray[np.int64]) -> None:
+    def _check_continuations(self, level: int, found: list[int]) -> None:
         column, rows = self.columns[level], self.trace.off_path.rows
         exit_ = self.trace.exits[column]
-        if not len(found):
+        if not found:
             if self.trace.sampling is not None or self.trace.labels[:, column].any():
                 raise InputError(
                     f"the trace holds no text behind wrong tokens of {exit_}, which a middle level needs; record it "
@@ -181,6 +186,14 @@ class ReplaySampler:
         while place - path.start >= len(path.rows):  # it went on longer than was recorded
             path.rows += self._source.continuation(path.reference, None, self._rng)
         return path.rows[place - path.start]
+
+
+@lru_cache(maxsize=64)
+def _continuations(trace: AgreementTrace, column: int) -> tuple[dict[tuple[int, int], int], list[int]]:
+    """The continuations of an exit: their numbers by (sequence, position), and all their numbers."""
+    pool = np.flatnonzero(trace.off_path.at[:, 2] == column)
+    places = trace.off_path.at[pool, :2].tolist()
+    return {(s, p): int(c) for (s, p), c in zip(places, pool, strict=True)}, pool.tolist()
 
 
 def _columns(trace: AgreementTrace, cascade: Cascade, networks: Mapping[str, NetworkSpec]) -> tuple[int, ...]:

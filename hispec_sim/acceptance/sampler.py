@@ -7,7 +7,7 @@ per tentative token: the token's fate (`models.py`). Nothing here knows time.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Protocol
 
@@ -46,14 +46,12 @@ class Uniforms:
 
     def stream(self) -> Iterator[float]:
         """An endless iterator that costs little per number."""
-        return chain.from_iterable(iter(self._block, None))
+        return chain.from_iterable(iter(lambda: self.block().tolist(), None))
 
-    def _block(self) -> list[float]:
+    def block(self) -> NDArray[np.float64]:
+        """The next numbers, always as many."""
         block = self._rng.random(_BLOCK)
-        if self._clustering > 0:
-            block = self._cluster(block)
-        numbers: list[float] = block.tolist()
-        return numbers
+        return self._cluster(block) if self._clustering > 0 else block
 
     def _cluster(self, fresh: NDArray[np.float64]) -> NDArray[np.float64]:
         repeats = self._rng.random(_BLOCK) < self._clustering
@@ -63,6 +61,12 @@ class Uniforms:
         block = fresh[source]
         self._last = float(block[-1])
         return block
+
+
+def streams_of(model: AcceptanceModel, rng: np.random.Generator) -> tuple[Uniforms, Uniforms]:
+    """What the fates of one request are drawn from: those of drafted tokens, and those of tokens verifiers add."""
+    drafts, corrections = rng.spawn(2)
+    return Uniforms(drafts, model.clustering), Uniforms(corrections)
 
 
 class FateTable:
@@ -89,11 +93,24 @@ class FateTable:
         return thresholds
 
     def _thresholds(self, node: Node, matched: int, *, corrected: bool, on_path: bool) -> list[float]:
-        held = node.state.tentative
-        position = held[node.level] + matched
-        offsets = [max(position - accepted, 0) for accepted in held]
-        fates = fate_probabilities(self.model, node.level, offsets, corrected=corrected, on_path=on_path)
-        return list(accumulate(fates[:-1]))
+        return fate_thresholds(
+            self.model, node.level, offsets_behind(node, matched), corrected=corrected, on_path=on_path
+        )
+
+
+def offsets_behind(node: Node, matched: int) -> tuple[int, ...]:
+    """For each level, the place in the run it will verify of the token proposed at `node` behind `matched` tokens."""
+    held = node.state.tentative
+    position = held[node.level] + matched
+    return tuple(max(position - accepted, 0) for accepted in held)
+
+
+def fate_thresholds(
+    model: AcceptanceModel, proposer: int, offsets: Sequence[int], *, corrected: bool, on_path: bool
+) -> list[float]:
+    """Upper ends of the fates' intervals in [0, 1), by fate; what lies above the last survives every level."""
+    fates = fate_probabilities(model, proposer, offsets, corrected=corrected, on_path=on_path)
+    return list(accumulate(fates[:-1]))
 
 
 class ModelSampler:
@@ -103,11 +120,11 @@ class ModelSampler:
     """
 
     def __init__(self, table: FateTable, rng: np.random.Generator) -> None:
-        drafts, corrections = rng.spawn(2)
+        drafts, corrections = streams_of(table.model, rng)
         self._table = table
         self._survivor = table.model.n_levels  # the fate of a token that every level accepts
-        self._next_draft = Uniforms(drafts, table.model.clustering).stream().__next__
-        self._next_correction = Uniforms(corrections).stream().__next__
+        self._next_draft = drafts.stream().__next__
+        self._next_correction = corrections.stream().__next__
         self._fates: list[int] = []
         self._doomed = False
 

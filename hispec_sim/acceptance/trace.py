@@ -86,9 +86,11 @@ class Sampling:
     confirmed: NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AgreementTrace:
     """All exits over all positions, sequence after sequence. Raises InputError when parts do not fit.
+
+    A trace equals itself only, so that what is derived from it can be remembered.
 
     `exits` are in recorded order, drafts first, the exits of a network from shallow to deep, the target last.
     `labels` has shape (positions, exits), uint8; the target's are all 0 (with sampling, labels are of first choices).

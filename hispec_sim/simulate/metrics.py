@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hispec_sim.simulate.engine import RunLog
 from hispec_sim.step_graph import Kind
@@ -50,18 +52,41 @@ def measure(log: RunLog) -> RunMetrics:
         if move.committed:
             committed += count * move.committed
             rounds += count
-    total_ms = float(duration_ms.sum())
     tpot_ms = [(request.end_ms - request.start_ms) / request.output_tokens for request in log.requests]
+    return figures(
+        duration_ms=float(duration_ms.sum()),
+        level_ms=level_ms,
+        forwards=forwards,
+        verified=verified,
+        matched=matched,
+        committed=committed,
+        rounds=rounds,
+        tpot_ms=float(np.mean(tpot_ms)),
+    )
+
+
+def figures(
+    *,
+    duration_ms: float,
+    level_ms: NDArray[Any],
+    forwards: NDArray[np.int64],
+    verified: NDArray[Any],
+    matched: NDArray[Any],
+    committed: int,
+    rounds: int,
+    tpot_ms: float,
+) -> RunMetrics:
+    """A run's figures from its sums; arrays have one entry per level."""
     with np.errstate(invalid="ignore"):
         matched_per_drafted = matched / np.where(verified > 0, verified, np.nan)
     return RunMetrics(
         committed_tokens=committed,
-        duration_ms=total_ms,
-        tokens_per_s=1000 * committed / total_ms,
-        tpot_ms=float(np.mean(tpot_ms)),
+        duration_ms=duration_ms,
+        tokens_per_s=1000 * committed / duration_ms,
+        tpot_ms=tpot_ms,
         tokens_per_target_pass=committed / rounds,
         matched_per_drafted=tuple(matched_per_drafted.tolist()),
-        time_share=tuple((level_ms / total_ms).tolist()),
+        time_share=tuple((level_ms / duration_ms).tolist()),
         forwards_per_round=tuple((forwards / rounds).tolist()),
     )
 

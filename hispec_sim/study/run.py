@@ -6,17 +6,16 @@ are paired), and adding a policy or a repetition changes nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hispec_sim.acceptance.sampler import Sampler
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.scenario.build import BuiltPolicy
 from hispec_sim.scenario.schema import Jitter, Scenario
-from hispec_sim.simulate.engine import Engine, RunLog
-from hispec_sim.simulate.jitter import jitter_factors
+from hispec_sim.simulate.configuration import Configuration, simulate
+from hispec_sim.simulate.engine import RunLog
 from hispec_sim.simulate.metrics import RunMetrics, measure
 from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import StepGraph
@@ -45,26 +44,11 @@ def run_policy(
     tick: Tick = lambda: None,
 ) -> PolicyRuns:
     """Simulate one policy `repetitions` times; `tick` is called after each."""
-    workload = scenario.workload
-    contexts = range(workload.prompt_tokens, workload.prompt_tokens + workload.output_tokens + 1)
-    used = {level.network for level in policy.cascade.levels}
-    pricer = Pricer({name: costs[name] for name in used}, contexts)
-    graph = StepGraph(policy.cascade)
+    first = configuration_of(scenario, policy, costs)
+    graph, pricer = StepGraph(policy.cascade), Pricer(first.costs, first.contexts)
     metrics, first_log = [], None
     for repetition in range(repetitions):
-
-        def new_sampler(index: int, repetition: int = repetition) -> Sampler:
-            return policy.new_sampler(index, _rng(scenario.seed, repetition, 1, index))
-
-        engine = Engine(
-            graph,
-            pricer,
-            new_sampler=new_sampler,
-            jitter=_jitter(scenario, costs, sorted(used), repetition),
-            grouping=workload.scheduler_grouping,
-        )
-        lengths = [(workload.prompt_tokens, policy.output_tokens(index)) for index in range(workload.requests)]
-        log = engine.run(lengths, workload.concurrency)
+        log = simulate(replace(first, repetition=repetition), graph, pricer)
         metrics.append(measure(log))
         first_log = first_log or log
         tick()
@@ -72,23 +56,30 @@ def run_policy(
     return PolicyRuns(policy, tuple(metrics), first_log)
 
 
-def _jitter(
-    scenario: Scenario, costs: Mapping[str, NetworkCost], networks: Sequence[str], repetition: int
-) -> dict[str, Iterator[float]] | None:
-    setting = scenario.device.jitter
-    if setting == "none":
-        return None
-    quantiles = {
-        name: (setting.p10, setting.p90) if isinstance(setting, Jitter) else costs[name].profile.relative_quantiles()
-        for name in networks
-    }
-    if not any(quantiles.values()):
-        return None
-    return {
-        name: jitter_factors(quantiles[name], _rng(scenario.seed, repetition, 0, index))
-        for index, name in enumerate(networks)
-    }
-
-
-def _rng(seed: int, repetition: int, purpose: int, index: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(repetition, purpose, index)))
+def configuration_of(
+    scenario: Scenario, policy: BuiltPolicy, costs: Mapping[str, NetworkCost], repetition: int = 0
+) -> Configuration:
+    """One repetition of a policy, as either engine takes it."""
+    workload, setting = scenario.workload, scenario.device.jitter
+    used = sorted({level.network for level in policy.cascade.levels})
+    jitter = None
+    if setting != "none":
+        jitter = {
+            name: (setting.p10, setting.p90)
+            if isinstance(setting, Jitter)
+            else costs[name].profile.relative_quantiles()
+            for name in used
+        }
+    return Configuration(
+        cascade=policy.cascade,
+        outcomes=policy.outcomes,
+        costs={name: costs[name] for name in used},
+        prompt_tokens=workload.prompt_tokens,
+        output_tokens=workload.output_tokens,
+        requests=workload.requests,
+        concurrency=workload.concurrency,
+        seed=scenario.seed,
+        repetition=repetition,
+        grouping=workload.scheduler_grouping,
+        jitter=jitter,
+    )
