@@ -56,8 +56,10 @@ class Process:
         return dict(json.loads(line))
 
 
-def prompt_of(vocab_size: int) -> list[int]:
-    """The prompt of all contenders."""
+def prompt_of(arguments: argparse.Namespace, vocab_size: int) -> list[int]:
+    """The prompt of all contenders: the tokens given, or random ones."""
+    if arguments.prompt:
+        return [int(token) for token in arguments.prompt.split(",")]
     import numpy as np
 
     return np.random.default_rng(2).integers(3, vocab_size, PROMPT_TOKENS).tolist()
@@ -71,31 +73,48 @@ def hispec(arguments: argparse.Namespace) -> tuple[dict[str, Any], Decode]:
     import torch
 
     from hispec_sim.cascade import Bonus, Cascade, Level
-    from hispec_sim.execute.generate import Settings, generate
+    from hispec_sim.execute.decoder import Decoder
+    from hispec_sim.execute.generate import Settings, generate_with
+    from hispec_sim.models.exits import attach, load_heads
     from hispec_sim.models.gguf_file import GgufFile, load_gguf
     from hispec_sim.models.llama import dtype_of
     from hispec_sim.models.packed import pack_for_cpu
+    from hispec_sim.models.ranking import read_ranking
     from hispec_sim.models.safetensors_folder import load_folder
 
     torch.set_num_threads(arguments.threads)
     path = Path(arguments.model)
     network = load_folder(path) if path.is_dir() else load_gguf(GgufFile(path))
+    if arguments.heads:
+        attach(network, load_heads(Path(arguments.heads), network))
+    if arguments.shortlist:
+        network.token_ranking = read_ranking(path, network.config.shape.vocab_size)
     shape, width = network.config.shape, dtype_of(network).itemsize
     weights = width * sum(parameter.numel() for parameter in network.parameters())
     loaded_mib = peak_mib()
     pack_for_cpu(network)
     exits, periods = ([int(x) for x in text.split(",") if x] for text in (arguments.exits, arguments.periods))
-    levels = [Level(shape.name, e, n) for e, n in zip([*exits, shape.n_layers], [0, *periods], strict=True)]
+    depths = zip([*exits, shape.n_layers], [0, *periods], strict=True)
+    levels = [Level(shape.name, e, n, None if k else arguments.shortlist or None) for k, (e, n) in enumerate(depths)]
     cascade = Cascade(tuple(levels), Bonus.ALWAYS)
-    tokens = PROMPT_TOKENS + arguments.tokens
+    prompt, settings = prompt_of(arguments, shape.vocab_size), Settings(arguments.tokens)
+    tokens = len(prompt) + arguments.tokens
     caches = width * tokens * (2 * shape.n_layers * shape.n_kv_heads * shape.head_dim + len(exits) * shape.hidden_size)
-    prompt, settings = prompt_of(shape.vocab_size), Settings(arguments.tokens)
+    decoder = Decoder(cascade, {shape.name: network}, slots=1, max_tokens=tokens)
 
     def decode() -> dict[str, Any]:
-        generation = generate(cascade, {shape.name: network}, prompt, settings)
+        began = time.thread_time()
+        generation = generate_with(decoder, prompt, settings)
+        thread_seconds = time.thread_time() - began
         outside = 1 - generation.record.forward_ms / generation.record.wall_ms
         passes = generation.tokens_per_target_pass(cascade)
-        return {"text": generation.token_ids, "outside_forwards": outside, "tokens_per_target_pass": passes}
+        return {
+            "text": generation.token_ids,
+            "outside_forwards": outside,
+            "tokens_per_target_pass": passes,
+            "matched_per_drafted": generation.matched_per_drafted(1) if exits else None,
+            "thread_seconds": thread_seconds,
+        }
 
     return {"weights_mib": weights / MIB, "caches_mib": caches / MIB, "loaded_mib": loaded_mib}, decode
 
@@ -108,7 +127,7 @@ def transformers(arguments: argparse.Namespace) -> tuple[dict[str, Any], Decode]
     torch.set_num_threads(arguments.threads)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    prompt = prompt_of(model.config.vocab_size)
+    prompt = prompt_of(arguments, model.config.vocab_size)
     options = {
         "max_new_tokens": arguments.tokens, "min_new_tokens": arguments.tokens, "do_sample": False, "pad_token_id": 0,
     } | ({"assistant_early_exit": int(arguments.exits)} if arguments.exits else {})  # fmt: skip
@@ -130,7 +149,8 @@ def llama_cpp(arguments: argparse.Namespace) -> tuple[dict[str, Any], Decode]:
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = arguments.threads
     server = xllamacpp.Server(parameters)
     request = {
-        "prompt": prompt_of(arguments.vocab_size), "max_tokens": arguments.tokens, "n_predict": arguments.tokens,
+        "prompt": prompt_of(arguments, arguments.vocab_size),
+        "max_tokens": arguments.tokens, "n_predict": arguments.tokens,
         "temperature": 0, "ignore_eos": True, "cache_prompt": False,
     }  # fmt: skip
 
@@ -171,6 +191,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocab-size", type=int, default=0, help="llama.cpp only")
     parser.add_argument("--exits", default="", help="exit layers below the target")
     parser.add_argument("--periods", default="", help="Nd and Ni, one for each exit")
+    parser.add_argument("--heads", default="", help="a folder of exit heads (hispec only)")
+    parser.add_argument("--shortlist", type=int, default=0, help="most frequent tokens that level 0 reads out")
+    parser.add_argument("--prompt", default="", help="token ids, such as 5,17,3 (default: random ones)")
     arguments = parser.parse_args(argv)
     answers = os.fdopen(os.dup(1), "w", buffering=1)  # libraries may print what they like
     os.dup2(2, 1)

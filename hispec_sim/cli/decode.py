@@ -66,6 +66,9 @@ def decode_command(
     ] = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="On CUDA, replay forwards that come back as graphs.")
+    ] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.", show_default="torch's")] = None,
 ) -> None:
     """Decode a prompt for real, losslessly, with any cascade.
@@ -75,7 +78,8 @@ def decode_command(
 
     hispec decode --model smollm2 --exits 4,8 --draft-length 2 --verify-period 4 --prompt "def fibonacci(n):"
     """
-    from hispec_sim.execute.generate import Settings, generate, lossless_note, use_threads
+    from hispec_sim.execute.decoder import Decoder
+    from hispec_sim.execute.generate import Settings, generate_with, lossless_note, use_threads
     from hispec_sim.models.loading import check_vocabularies, load_model
     from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.models.ranking import count_ranking
@@ -84,10 +88,10 @@ def decode_command(
         use_threads(threads)
     console = Console(highlight=False)
     text = _prompt(prompt, prompt_file)
-    target = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
+    target = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads, cuda_graphs=cuda_graphs)
     networks = {"target": target.network}
     if draft_model is not None:
-        draft = load_model(draft_model, dtype=dtype, device=device)
+        draft = load_model(draft_model, dtype=dtype, device=device, cuda_graphs=cuda_graphs)
         check_vocabularies(target, draft)
         networks["draft"] = draft.network
     for network in networks.values():
@@ -115,14 +119,18 @@ def decode_command(
             console.print(Text(stream.push(token.token_id), style=style), end="", soft_wrap=True)
 
     console.print(Text(text, style="dim"), end="", soft_wrap=True)
-    generation = generate(cascade, networks, ids, settings, show)
+    decoders = [
+        Decoder(each, networks, slots=1, max_tokens=len(ids) + max_new_tokens)
+        for each in (cascade, Cascade((replace(cascade.levels[-1], verify_period=0),)))[: 1 + (compare > 0)]
+    ]
+    generation = generate_with(decoders[0], ids, settings, show)
     console.print(stream.finish())
     console.print(summary_line(generation, cascade), style="bold", soft_wrap=True)
     if compare:
-        plain = Cascade((replace(cascade.levels[-1], verify_period=0),))
+        ours, plain = decoders
         console.print(
             _comparison(
-                lambda which: generate(cascade if which else plain, networks, ids, settings), compare, temperature == 0
+                lambda which: generate_with(ours if which else plain, ids, settings), compare, temperature == 0
             ),
             soft_wrap=True,
         )

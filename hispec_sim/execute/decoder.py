@@ -58,7 +58,8 @@ class Decoding:
 
 
 class Decoder:
-    """Decodes prompts with one cascade over real networks, up to `slots` sequences at once."""
+    """Decodes prompts with one cascade over real networks, up to `slots` sequences at once. `device` is that of the
+    target."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Decoder:
         self._grouping = grouping
         self._slots = slots
         self._max_tokens = max_tokens
+        self.device = _known(networks, cascade.levels[-1].network).embedding.weight.device
         self._levels = {(level.network, level.exit_layer): k for k, level in enumerate(cascade.levels)}
         self._networks = {
             name: CachedNetwork(

@@ -67,13 +67,23 @@ def generate(
     settings: Settings,
     on_commit: Callable[[int, Sequence[Token]], None] = lambda index, tokens: None,
 ) -> Generation:
-    """Decode one prompt. `on_commit` gets tokens as they become final. Raises InputError when it does not fit."""
+    """Decode one prompt with caches made for it. `on_commit` gets tokens as they become final. Raises InputError when
+    it does not fit."""
     decoder = Decoder(cascade, networks, slots=1, max_tokens=len(prompt) + settings.max_new_tokens)
-    device = networks[cascade.levels[-1].network].embedding.weight.device
+    return generate_with(decoder, prompt, settings, on_commit)
+
+
+def generate_with(
+    decoder: Decoder,
+    prompt: Sequence[int],
+    settings: Settings,
+    on_commit: Callable[[int, Sequence[Token]], None] = lambda index, tokens: None,
+) -> Generation:
+    """As `generate`, with a decoder that may have decoded before: what it left in its caches is never seen."""
     outputs, record = decoder.decode(
         [prompt],
         settings.max_new_tokens,
-        new_chooser=lambda index: settings.chooser(device),
+        new_chooser=lambda index: settings.chooser(decoder.device),
         stop_ids=settings.stop_ids,
         on_commit=on_commit,
     )

@@ -11,7 +11,7 @@ kept at the exit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.exits import BlockHead, heads_of
+from hispec_sim.models.graphs import MOST_QUERIES, CudaCapture, Graphs, rounded
 from hispec_sim.models.llama import Layer, Llama, attend_causally, dtype_of
 from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.places import Form, ManySequences, OneSequence, Piece, Place
@@ -75,6 +76,7 @@ class CachedNetwork:
             self._blocks = {
                 exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape), [0] * slots) for exit_layer in with_block
             }
+        self._graphs = Graphs(CudaCapture(device), device) if device.type == "cuda" and network.cuda_graphs else None
         self._short_heads = {layer: ShortHead(network, size) for layer, size in (shortlists or {}).items()}
 
     @torch.inference_mode()
@@ -109,23 +111,32 @@ class CachedNetwork:
         for exit_layer, block in self._blocks.items():
             if first_layer < exit_layer <= last_layer:
                 block.forget(pieces)
+        span = partial(self._span, first_layer, last_layer)
         if last_layer not in self._blocks:
-            return self._run(partial(self._span, first_layer, last_layer), pieces)
-        self._run(partial(self._span, first_layer, last_layer), [replace(piece, logits=0) for piece in pieces])
+            return self._run((first_layer, last_layer), span, pieces)
+        self._run((first_layer, last_layer), span, [replace(piece, logits=0) for piece in pieces])
         block = self._blocks[last_layer]
         unseen = block.unseen(pieces)
         if not unseen:
             return None
         block.remember(unseen)
-        return self._run(partial(self._block, last_layer), unseen)
+        return self._run(last_layer, partial(self._block, last_layer), unseen)
 
-    def _run(self, work: Callable[[Place], Tensor | None], pieces: Sequence[Piece]) -> Tensor | None:
+    def _run(self, what: Hashable, work: Callable[[Place], Tensor | None], pieces: Sequence[Piece]) -> Tensor | None:
+        """Do the work for the pieces; `what` tells one kind of work from another."""
         rotations = self.network.rotations
-        if len(pieces) == 1:
+        if self._graphs is None and len(pieces) == 1:
             return work(OneSequence(pieces[0], rotations))
         form = Form.of(pieces, self.slots)
-        integers = torch.tensor(form.integers(pieces, self._scratch), device=self._kv.device)
-        return work(ManySequences(form, integers, rotations))
+        if self._graphs is None or form.sequences * form.tokens > MOST_QUERIES:
+            integers = torch.tensor(form.integers(pieces, self._scratch), device=self._kv.device)
+            return work(ManySequences(form, integers, rotations))
+        fixed = rounded(form, self._scratch)
+        return self._graphs.run(
+            (what, fixed),
+            fixed.integers(pieces, self._scratch),
+            lambda integers: work(ManySequences(fixed, integers, rotations)),
+        )
 
     def _span(self, first_layer: int, last_layer: int, place: Place) -> Tensor | None:
         """Layers (first_layer, last_layer], and the logits of the rows that are read out, unless a block does that."""

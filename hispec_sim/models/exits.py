@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.llama import Attend, Layer, Llama, dtype_of
+from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.optional import optional
 
 CARD, WEIGHTS = "exits.json", "exits.safetensors"
@@ -190,7 +191,8 @@ def read_card(folder: Path) -> Card:
 def load_heads(folder: Path, network: Llama, exits: Iterable[int] | None = None) -> dict[int, ExitHead]:
     """The heads of a folder for the exit layers asked for (all it has by default), ready for `attach`.
 
-    Raises InputError if a file is missing or damaged, if the heads fit another network, or if an exit has none.
+    Raises InputError if a file is missing or damaged, if the heads fit another network, if an exit has none, or if
+    memory runs out.
     """
     card = read_card(folder)
     _check_network(card, network, folder)
@@ -202,7 +204,19 @@ def load_heads(folder: Path, network: Llama, exits: Iterable[int] | None = None)
             f"{folder} has exit heads for layers {have}, none for {', '.join(lacking)}; train one, or leave the exit "
             "to the final norm and LM head"
         )
-    tensors = _tensors(folder, card)
+    with torch.device("meta"):
+        numbers = sum(parameter.numel() for parameter in HEADS[card.kind](network.config).parameters())
+    size = len(wanted) * numbers * dtype_of(network).itemsize
+    with enough_memory(
+        lambda: (f"exit heads from {folder} for layers {', '.join(map(str, wanted))}", size),
+        "take fewer exits, dtype bf16 or a smaller model",
+    ):
+        return _heads(card, _tensors(folder, card), network, folder, wanted)
+
+
+def _heads(
+    card: Card, tensors: dict[str, Tensor], network: Llama, folder: Path, wanted: Iterable[int]
+) -> dict[int, ExitHead]:
     _check_fingerprint(tensors.pop(FINGERPRINT, None), network, folder)
     heads: dict[int, ExitHead] = {}
     for exit_layer in wanted:

@@ -17,7 +17,7 @@ from torch import Tensor
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig, RopeScaling
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.memory import enough_memory
+from hispec_sim.models.memory import enough_memory, give_back
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import rotations
 from hispec_sim.models.weights import SMALLER, Names, empty_network, fill, match
@@ -59,10 +59,12 @@ class GgufFile:
         try:
             with np.errstate(all="ignore"):
                 reader = _bounded(gguf.GGUFReader)(path)
-            self._fields = reader.fields
+            self._fields = {key: _plain(field) for key, field in reader.fields.items()}
             self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         except DAMAGED as error:
             raise InputError(f"{path} is not a whole GGUF file ({error}): download it again") from None
+        del reader
+        give_back()
         if self.get("split.count", int, 1) > 1:
             raise InputError(f"{path} is one piece of several; join them with llama-gguf-split --merge")
 
@@ -85,10 +87,19 @@ class GgufFile:
         return value if isinstance(value, list) else []
 
     def _contents(self, key: str) -> Any:
-        try:
-            return self._fields[key].contents() if key in self._fields else None
-        except DAMAGED as error:
-            raise InputError(f"{self.path}: metadata {key} is damaged ({error}): download it again") from None
+        value = self._fields.get(key)
+        if isinstance(value, Exception):
+            raise InputError(f"{self.path}: metadata {key} is damaged ({value}): download it again")
+        return value
+
+
+def _plain(field: Any) -> Any:
+    """A field's value, or the error of reading it, which matters only if it is asked for. The field itself holds every
+    string of a vocabulary as several arrays, 130 MB for 49,152 tokens."""
+    try:
+        return field.contents()
+    except DAMAGED as error:
+        return error
 
 
 def _bounded(reader: Any) -> Any:

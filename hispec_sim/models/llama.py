@@ -112,6 +112,7 @@ class Llama(nn.Module):
             self.head.weight = self.embedding.weight
         self.exit_heads = nn.ModuleDict()  # trained read-outs of exits, by exit layer as text; see exits.py
         self.token_ranking: TokenRanking | None = None  # what shortlists are cut from, if known
+        self.cuda_graphs = True  # on CUDA, capture forwards that come back; see graphs.py
         self.register_buffer("rotations", rotations(config, config.max_positions), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Llama:

@@ -35,12 +35,18 @@ class LoadedModel:
 
 
 def load_model(
-    source: str | Path, *, dtype: str = "fp32", device: str = "cpu", exit_heads: str | Path | None = None
+    source: str | Path,
+    *,
+    dtype: str = "fp32",
+    device: str = "cpu",
+    exit_heads: str | Path | None = None,
+    cuda_graphs: bool = True,
 ) -> LoadedModel:
     """Load a folder, a .gguf file, or a model known by name. `dtype` is fp32, bf16 or fp16.
 
     `exit_heads`: a folder of trained heads to read exits out through, or `none` for the LM head everywhere; without,
-    those that come with the model, if any. Raises InputError that names the file, what is wrong with it and the cure.
+    those that come with the model, if any. `cuda_graphs`: whether decoding on CUDA captures forwards that come back.
+    Raises InputError that names the file, what is wrong with it and the cure.
     """
     known = KNOWN.get(source) if isinstance(source, str) else None
     path = known.find() if known else Path(source)
@@ -61,6 +67,7 @@ def load_model(
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the network only "
             f"{network.config.shape.vocab_size}: they do not belong together"
         )
+    network.cuda_graphs = cuda_graphs
     own = known.exit_heads if known else path / EXIT_HEADS
     heads = Path(exit_heads) if exit_heads is not None else own if (own / CARD).is_file() else None
     if exit_heads == NO_HEADS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,3 +34,12 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         words in str(error) for words in ALLOCATOR_SAYS
     )
+
+
+def give_back() -> None:
+    """Return what has been freed to the system. glibc keeps it for later, but a hole that a matrix leaves is of no use
+    to its packed copy, which is aligned otherwise. Elsewhere this does nothing."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hispec_sim.models.llama import Llama, dtype_of
+from hispec_sim.models.memory import give_back
 
 LEAST_WEIGHTS = 1 << 17
 """Smaller matrices are left alone: a packed product costs 10 to 15 microseconds more to start, which below this size is
@@ -61,6 +62,7 @@ def pack_for_cpu(network: Llama) -> Llama:
     ]
     for module, name in places:
         setattr(module, name, PackedLinear(getattr(module, name).weight))
+        give_back()
     return network
 
 

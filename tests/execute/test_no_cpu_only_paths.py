@@ -29,6 +29,7 @@ from hispec_sim.execute.decoder import Decoder, Decoding
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.exits import Kind, attach, new_head
+from hispec_sim.models.graphs import Graphs, Recorded, Work
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.networks import NetworkSpec
@@ -113,16 +114,29 @@ class Blind:
         return SimpleNamespace(matched=matched, own=own)
 
 
+def doing_it_again(work: Work) -> Recorded:
+    """Stands in for a CUDA graph."""
+    return Recorded(lambda: None, work())
+
+
+@pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("heads", [{}, {1: Kind.BLOCK, 2: Kind.BLOCK}, {1: Kind.ADAPTER, 2: Kind.BLOCK}], ids=str)
 @pytest.mark.parametrize("cascade", CASCADES.values(), ids=CASCADES)
-def test_decoding_makes_nothing_on_the_cpu(cascade: Cascade, heads: dict[int, Kind], slots: int) -> None:
+def test_decoding_makes_nothing_on_the_cpu(
+    cascade: Cascade, heads: dict[int, Kind], slots: int, graphs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The decoder's own loop, over ragged batches: every tensor of every forward and of every choice."""
+    monkeypatch.setattr("hispec_sim.models.graphs.CAPTURED_WHEN_MET", 1)
     n_kv_heads = 2 if heads else 4
     networks = {"big": network("big", 4, n_kv_heads, heads), "draft": network("draft", 2, n_kv_heads, {})}
     with elsewhere():
         samplings = [None, Sampling(0.8, 1.0, torch.Generator()), Sampling(0.8, 0.9, torch.Generator())]
         decoder = Watched(cascade, networks, slots=slots, max_tokens=40)
+        held = {name: Graphs(doing_it_again, torch.device("meta")) for name in networks}
+        if graphs:
+            for name, cached in decoder._networks.items():
+                cached._graphs = held[name]
         before = Elsewhere.made
         outputs, _ = decoder.decode(
             [[1] * tokens for tokens in (5, 1, 9)],
@@ -131,6 +145,7 @@ def test_decoding_makes_nothing_on_the_cpu(cascade: Cascade, heads: dict[int, Ki
         )
     assert [len(output) for output in outputs] == [4] * 3
     assert Elsewhere.made - before > 100
+    assert any(map(len, held.values())) == graphs
 
 
 def test_the_watch_notices() -> None:

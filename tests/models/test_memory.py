@@ -14,6 +14,7 @@ import torch
 from hispec_sim.errors import InputError
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.exits import AdapterHead, Kind, load_heads, new_head, save_heads
 from hispec_sim.models.gguf_file import _dequantised
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.memory import enough_memory
@@ -91,3 +92,16 @@ def test_the_words_of_every_allocator(words: str) -> None:
         enough_memory(lambda: ("a thing", 3 << 30), "do"),
     ):
         raise RuntimeError(words)
+
+
+def test_exit_heads_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter has 32 x 32 weights and a norm of 32; two of them, in 4 bytes."""
+    network = Llama(CONFIG)
+    save_heads(tmp_path, network, {layer: new_head(Kind.ADAPTER, network) for layer in (1, 2)})
+    monkeypatch.setattr(AdapterHead, "to", raising(torch.OutOfMemoryError("CUDA out of memory. Tried to ...")))
+    with pytest.raises(InputError) as caught:
+        load_heads(tmp_path, network)
+    assert str(caught.value) == (
+        f"out of memory: exit heads from {tmp_path} for layers 1, 2 of {8448 / 2**30:.3g} GiB cannot be made: take "
+        "fewer exits, dtype bf16 or a smaller model"
+    )
