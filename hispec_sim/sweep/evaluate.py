@@ -71,7 +71,7 @@ def needs_simpy(first: Configuration) -> str | None:
 def evaluate(engine: Engine, scenarios: Sequence[LoadedScenario]) -> list[Figures]:
     """Simulate scenarios of one policy, all their repetitions. What comes of one depends on no other.
 
-    Raises InputError, which points into the scenario, for latency that the profiles do not hold.
+    Raises InputError for latency that the profiles do not hold.
     """
     firsts = [configuration(loaded) for loaded in scenarios]
     if engine == "simpy":
@@ -84,11 +84,7 @@ def evaluate(engine: Engine, scenarios: Sequence[LoadedScenario]) -> list[Figure
     try:
         metrics = iter(vectorised.evaluate(runs))
     except InputError as error:
-        if len(scenarios) == 1:
-            raise scenarios[0].fail(("workload",), str(error)) from None
-        for loaded in scenarios:  # the one that is wrong says so
-            evaluate(engine, [loaded])
-        raise
+        raise scenarios[0].fail(("workload",), str(error)) from None
     return [Figures.of([next(metrics) for _ in range(loaded.scenario.repetitions)]) for loaded in scenarios]
 
 

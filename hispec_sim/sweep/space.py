@@ -71,11 +71,11 @@ class Space:
             raise self._empty()
         return found
 
-    def scenario(self, policy: str, values: Values) -> LoadedScenario:
-        """The scenario of a policy at the values of its axes; further values are passed over. Raises InputError."""
+    def part(self, policy: str) -> Part:
+        """The part of a policy. Raises InputError for a policy that the sweep does not have."""
         for part in self.parts:
             if part.policy == policy:
-                return part.scenario({axis.name: values[axis.name] for axis in part.axes})
+                return part
         raise InputError(f"{self.sweep.path} has no policy {policy!r}")
 
     def _points(self) -> Iterator[Point]:

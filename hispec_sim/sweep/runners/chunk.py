@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Chunk:
 
 
 Done = tuple[Chunk, list[Figures]]
-Runner = Callable[[Sequence[Chunk]], Iterator[Done]]
+Runner = Callable[[Sequence[Chunk]], Generator[Done, None, None]]
 """Evaluates chunks and gives each back with its figures, in whatever order they finish. Raises InputError."""
 
 
@@ -31,7 +31,7 @@ def evaluate_chunk(
     space: Space, chunk: Chunk, prepare: Callable[[LoadedScenario], LoadedScenario] = lambda loaded: loaded
 ) -> list[Figures]:
     """The figures of a chunk's points, in order. Raises InputError that names the point."""
-    scenarios = [prepare(space.scenario(policy, values)) for policy, values in chunk.places]
+    scenarios = [prepare(space.part(policy).scenario(values)) for policy, values in chunk.places]
     try:
         return evaluate(chunk.engine, scenarios)
     except InputError:

@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
 from hispec_sim.errors import InputError
 from hispec_sim.sweep.evaluate import Figures
@@ -21,38 +22,32 @@ _space: Space | None = None  # of a worker process
 
 def local_runner(sweep: Sweep, workers: int) -> Runner:
     """One worker is this process; more are processes of their own."""
-    return _Local(sweep, workers)
+    return partial(_run, sweep, workers)
 
 
-class _Local:
-    def __init__(self, sweep: Sweep, workers: int) -> None:
-        self._sweep, self._workers = sweep, workers
-
-    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Done]:
-        workers = min(self._workers, len(chunks))
-        if workers <= 1:
-            space = Space(self._sweep)
-            for chunk in chunks:
-                yield chunk, evaluate_chunk(space, chunk)
-            return
-        pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(self._sweep,)
-        )
-        try:
-            waiting = {pool.submit(_evaluate, chunk): chunk for chunk in chunks}
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        except BrokenProcessPool:
-            raise InputError(
-                "a worker process was killed, perhaps for want of memory; all that was finished is kept: run the same "
-                "command again, with fewer --workers"
-            ) from None
-        finally:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:  # what they are at would be computed for nobody
-                process.terminate()
-            pool.shutdown()
+def _run(sweep: Sweep, most: int, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
+    workers = min(most, len(chunks))
+    if workers <= 1:
+        space = Space(sweep)
+        for chunk in chunks:
+            yield chunk, evaluate_chunk(space, chunk)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(sweep,))
+    try:
+        waiting = {pool.submit(_evaluate, chunk): chunk for chunk in chunks}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process was killed, perhaps for want of memory; all that was finished is kept: run the same "
+            "command again, with fewer --workers"
+        ) from None
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:  # what they are at would be computed for nobody
+            process.terminate()
+        pool.shutdown()
 
 
 def _start(sweep: Sweep) -> None:
