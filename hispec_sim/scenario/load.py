@@ -44,13 +44,18 @@ class LoadedScenario:
         """The same scenario with one parameter at another value."""
         parameters = dict(self.scenario.parameters)
         parameters[name] = parameters[name].model_copy(update={"value": value, "range": None, "source": "varied"})
-        return _resolve(self.source, parameters)
+        return resolve(self.source, parameters)
 
 
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> LoadedScenario:
     """Read and check a scenario, with `key=value` overrides applied. Raises InputError."""
     source = read_source(path)
     apply_overrides(source, overrides)
+    return resolve(source, read_parameters(source))
+
+
+def read_parameters(source: Source) -> dict[str, Parameter]:
+    """The named numbers that a source declares. Raises InputError."""
     declared = source.data.get("parameters", {})
     if not isinstance(declared, dict):
         raise source.fail(("parameters",), f"must map names to parameters, got {describe(declared)}")
@@ -59,11 +64,12 @@ def load_scenario(path: Path, overrides: Iterable[str] = ()) -> LoadedScenario:
         try:
             parameters[name] = Parameter.model_validate(fields)
         except ValidationError as error:
-            raise _explain(source, error, Parameter, ("parameters", name)) from None
-    return _resolve(source, parameters)
+            raise explain(source, error, Parameter, ("parameters", name)) from None
+    return parameters
 
 
-def _resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScenario:
+def resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScenario:
+    """The checked scenario of a source, with every `$name` replaced. Raises InputError."""
     uses: dict[Key, str] = {}
     data = substitute(source, {name: parameter.value for name, parameter in parameters.items()}, uses)
     if parameters:
@@ -71,10 +77,10 @@ def _resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScena
     try:
         return LoadedScenario(Scenario.model_validate(data), source, uses)
     except ValidationError as error:
-        raise _explain(source, error, Scenario, ()) from None
+        raise explain(source, error, Scenario, ()) from None
 
 
-def _explain(source: Source, error: ValidationError, model: type[BaseModel], prefix: Key) -> InputError:
+def explain(source: Source, error: ValidationError, model: type[BaseModel], prefix: Key) -> InputError:
     """One paragraph for the first thing that is wrong, and how many more there are."""
     # A misspelt key is reported before the key that it leaves missing.
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
@@ -126,21 +132,21 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
 
-    def resolve(item: dict[str, Any]) -> dict[str, Any]:
+    def follow(item: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in item:
             item = definitions[item["$ref"].rsplit("/", 1)[1]]
         options = [option for option in item.get("anyOf", ()) if option.get("type") != "null"]
-        return resolve(options[0]) if options else item
+        return follow(options[0]) if options else item
 
-    place = resolve(schema)
+    place = follow(schema)
     for part in location:
         tags = place.get("discriminator", {}).get("mapping", {})
         if part in tags:
-            place = resolve({"$ref": tags[part]})
+            place = follow({"$ref": tags[part]})
         elif isinstance(part, int):
-            place = resolve(place.get("items", {}))
+            place = follow(place.get("items", {}))
         elif part in place.get("properties", {}):
-            place = resolve(place["properties"][part])
+            place = follow(place["properties"][part])
         else:
-            place = resolve(place.get("additionalProperties", {}) or {})
+            place = follow(place.get("additionalProperties", {}) or {})
     return list(place.get("properties", {}))

@@ -23,6 +23,7 @@ Key = tuple[str | int, ...]
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 20
 _REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)\Z")
+_EMBEDDED = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
 }
@@ -30,12 +31,13 @@ _PLAIN_TAGS = {
 
 @dataclass(slots=True)
 class Source:
-    """A parsed file: its data and where each key stands."""
+    """A parsed file: its data and where each key stands. `below` is the file that it was laid over, if any."""
 
     path: Path
     data: dict[str, Any]
     lines: dict[Key, int] = field(default_factory=dict)
     overrides: dict[Key, str] = field(default_factory=dict)
+    below: Source | None = None
 
     def where(self, key: Key) -> str:
         """`file, line n, at a.b.c`, for the longest part of `key` that stands in the file."""
@@ -43,8 +45,9 @@ class Source:
         for end in range(len(key), -1, -1):
             if key[:end] in self.overrides:
                 return f"{self.path} with --set {self.overrides[key[:end]]}, at {name}"
-            if key[:end] in self.lines:
-                return f"{self.path}, line {self.lines[key[:end]]}, at {name}"
+            for source in (self, self.below):
+                if source is not None and key[:end] in source.lines:
+                    return f"{source.path}, line {source.lines[key[:end]]}, at {name}"
         return f"{self.path}, at {name}"
 
     def fail(self, key: Key, message: str) -> InputError:
@@ -131,33 +134,56 @@ def apply_overrides(source: Source, assignments: Iterable[str]) -> None:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise InputError(f"--set {assignment}: {text!r} is not a valid value") from None
-        place: Any = source.data
-        key: Key = ()
-        *parents, last = dotted.strip().split(".")
-        for part in parents:
-            step = _step(place, part)
-            if step is None:
-                known = _keys(place)
-                raise InputError(f"--set {assignment}: there is no {part!r} here{did_you_mean(part, known)}")
-            key, place = (*key, step), place[step]
-        step = _step(place, last)
-        if step is None and not isinstance(place, dict):
-            raise InputError(f"--set {assignment}: there is no {last!r} here{did_you_mean(last, _keys(place))}")
-        leaf = last if step is None else step
-        place[leaf] = value
-        source.overrides[(*key, leaf)] = assignment
+        key = find(source, dotted.strip(), f"--set {assignment}")
+        put(source.data, key, value)
+        source.overrides[key] = assignment
 
 
-def _step(place: Any, part: str) -> str | int | None:
+def put(data: Any, key: Key, value: Any) -> None:
+    """Set what stands at `key`."""
+    at(data, key[:-1])[key[-1]] = value
+
+
+def at(data: Any, key: Key) -> Any:
+    """What stands at `key`."""
+    for part in key:
+        data = data[part]
+    return data
+
+
+def find(source: Source, dotted: str, who: str) -> Key:
+    """The key that `a.b.c` stands for; items of lists go by number or by their `name`, and a last key may be new.
+
+    Raises InputError, beginning with `who`, when there is no such place.
+    """
+    place: Any = source.data
+    key: Key = ()
+    rest = dotted
+    while rest:
+        step, rest_behind = _step(place, rest)
+        if step is None:
+            word, dot, _ = rest.partition(".")
+            if dot or not isinstance(place, dict):
+                raise InputError(f"{who}: there is no {word!r} here{did_you_mean(word, _keys(place))}")
+            step, rest_behind = rest, ""
+        key, rest = (*key, step), rest_behind
+        place = place.get(step) if isinstance(place, dict) else place[int(step)]
+    return key
+
+
+def _step(place: Any, dotted: str) -> tuple[str | int | None, str]:
+    """The first step of a dotted path, and what is left of it; names may hold dots themselves (llama-3.1-70b)."""
+    choices: dict[str, str | int] = {}
     if isinstance(place, dict):
-        return part if part in place else None
-    if isinstance(place, list):
-        if part.isdigit():
-            return int(part) if int(part) < len(place) else None
-        for index, item in enumerate(place):
-            if isinstance(item, dict) and item.get("name") == part:
-                return index
-    return None
+        choices = {name: name for name in place}
+    elif isinstance(place, list):
+        choices = {str(index): index for index in range(len(place))}
+        choices |= {str(item["name"]): i for i, item in enumerate(place) if isinstance(item, dict) and "name" in item}
+    fitting = [name for name in choices if dotted == name or dotted.startswith(f"{name}.")]
+    if not fitting:
+        return None, dotted
+    name = max(fitting, key=len)
+    return choices[name], dotted[len(name) + 1 :]
 
 
 def _keys(place: Any) -> list[str]:
@@ -168,23 +194,31 @@ def _keys(place: Any) -> list[str]:
     return []
 
 
-def substitute(source: Source, values: Mapping[str, float], used: dict[Key, str]) -> dict[str, Any]:
-    """The data with every `$name` outside `parameters` replaced by its value; fills `used` with where each stood."""
+def substitute(source: Source, values: Mapping[str, Any], used: dict[Key, str]) -> dict[str, Any]:
+    """The data with every `$name` outside `parameters` replaced by its value; fills `used` with where each stood.
+
+    Within a longer text, such as a path, write `${name}`.
+    """
+
+    def value(name: str, item: str, key: Key) -> Any:
+        if name not in values:
+            raise source.fail(key, f"{item} is not among the parameters{did_you_mean(name, values)}")
+        used[key] = name
+        return values[name]
 
     def walk(item: Any, key: Key) -> Any:
         if isinstance(item, dict):
-            return {name: walk(value, (*key, name)) for name, value in item.items()}
+            return {name: walk(inner, (*key, name)) for name, inner in item.items()}
         if isinstance(item, list):
-            return [walk(value, (*key, index)) for index, value in enumerate(item)]
-        if isinstance(item, str) and item.startswith("$"):
-            match = _REFERENCE.match(item)
-            if match is None or match[1] not in values:
-                raise source.fail(key, f"{item} is not among the parameters{did_you_mean(item[1:], values)}")
-            used[key] = match[1]
-            return values[match[1]]
+            return [walk(inner, (*key, index)) for index, inner in enumerate(item)]
+        if isinstance(item, str) and "$" in item:
+            if item.startswith("$") and not item.startswith("${"):
+                match = _REFERENCE.match(item)
+                return value(match[1] if match else item[1:], item, key)
+            return _EMBEDDED.sub(lambda match: str(value(match[1], item, key)), item)
         return item
 
-    return {name: value if name == "parameters" else walk(value, (name,)) for name, value in source.data.items()}
+    return {name: data if name == "parameters" else walk(data, (name,)) for name, data in source.data.items()}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
