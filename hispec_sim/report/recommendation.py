@@ -9,6 +9,7 @@ from hispec_sim.report.summary import Interval, Plain
 VERSION = 1
 
 Kind = Literal["autoregressive", "single_layer", "hierarchy"]
+Role = Literal["autoregressive", "single_layer", "hierarchy", "paper_default"]
 KINDS: tuple[Kind, ...] = ("autoregressive", "single_layer", "hierarchy")
 """By levels: 1, 2, and more. The order is that of simplicity."""
 TITLES: dict[str, str] = {
@@ -30,7 +31,7 @@ class Margin(Plain):
 class Choice(Plain):
     """One configuration that was simulated again to be compared, with its event-driven figures."""
 
-    role: Literal["autoregressive", "single_layer", "hierarchy", "paper_default"]
+    role: Role
     """The best of its kind, or the default of the paper that proposed the hierarchy."""
     point: str
     """The sweep's name of it; empty where it is no point of the sweep."""

@@ -118,11 +118,16 @@ def untried(points: pd.DataFrame) -> list[str]:
     return notes
 
 
+def records(points: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as mappings from column to value."""
+    return [{str(name): value for name, value in row.items()} for row in points.to_dict("records")]
+
+
 def _holds(table: pd.DataFrame, where: str) -> NDArray[np.bool_]:
     condition = Expression(where)
     condition.check_names({str(name): None for name in table.columns})
-    rows = table[sorted(condition.names)].to_dict("records")
-    return np.array([any(map(_absent, row.values())) or condition.holds(row) for row in rows], dtype=bool)  # type: ignore[arg-type]
+    rows = records(table[sorted(condition.names)])
+    return np.array([any(map(_absent, row.values())) or condition.holds(row) for row in rows], dtype=bool)
 
 
 def _absent(value: Any) -> bool:
