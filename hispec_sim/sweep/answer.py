@@ -169,8 +169,12 @@ def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str
     candidates = {kind: candidate for kind, (candidate, _) in contest.best.items()}
     effects: list[InputEffect] = []
     try:
+        base = {
+            kind: run(candidate.configuration(), question.objective, FLIP_REPETITIONS).score
+            for kind, candidate in candidates.items()
+        }
         for uncertain in inputs_of(list(candidates.values())):
-            effects.append(_effect(contest, candidates, uncertain, advice, question))
+            effects.append(_effect(contest, candidates, base, uncertain, question))
             tick(f"varying {uncertain.name}")
     except KeyboardInterrupt:
         notes.append(f"interrupted: only {len(effects)} inputs were varied")
@@ -178,16 +182,21 @@ def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str
 
 
 def _effect(
-    contest: Contest, candidates: Mapping[Kind, Candidate], uncertain: Input, advice: Kind, question: Question
+    contest: Contest,
+    candidates: Mapping[Kind, Candidate],
+    base: Mapping[Kind, float],
+    uncertain: Input,
+    question: Question,
 ) -> InputEffect:
-    known: dict[float, dict[Kind, float]] = {}
+    known = {uncertain.value: dict(base)}
 
     def scores(value: float) -> dict[Kind, float]:
         if value not in known:
-            known[value] = {
-                kind: run(uncertain.change(candidate, value), question.objective, FLIP_REPETITIONS).score
-                for kind, candidate in candidates.items()
-            }
+            known[value] = dict(base)
+            for kind, candidate in candidates.items():
+                changed = uncertain.change(candidate, value)
+                if changed is not None:
+                    known[value][kind] = run(changed, question.objective, FLIP_REPETITIONS).score
         return known[value]
 
     def advised(value: float) -> Kind:

@@ -17,7 +17,7 @@ from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.simulate.pricing import ForwardCost
 from hispec_sim.sweep.candidate import Candidate
 
-Change = Callable[[Candidate, float], Configuration]
+Change = Callable[[Candidate, float], Configuration | None]
 
 ACCEPTANCE_REACH = 0.15
 """How far an acceptance without a stated range is varied either way: two texts easily differ by that much."""
@@ -29,7 +29,8 @@ JITTER_P90 = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A number with a range. `change(candidate, x)` is the candidate's configuration when the number is x."""
+    """A number with a range. `change(candidate, x)` is the candidate's configuration when the number is x, None where
+    it does not depend on it."""
 
     name: str
     unit: str
@@ -86,9 +87,9 @@ def _parameters(candidates: Sequence[Candidate]) -> Iterator[Input]:
     for name, parameter in known.items():
         assert parameter.range is not None
 
-        def change(candidate: Candidate, value: float, name: str = name) -> Configuration:
+        def change(candidate: Candidate, value: float, name: str = name) -> Configuration | None:
             if name not in candidate.loaded.uses.values():
-                return candidate.configuration()
+                return None
             return replace(candidate, loaded=candidate.loaded.with_parameter(name, value)).configuration()
 
         low, high = parameter.range
@@ -113,10 +114,10 @@ def _acceptances(candidate: Candidate) -> Iterator[Input]:
         value = _anchor(model, level)
         low, high = max(0.01, value - ACCEPTANCE_REACH), min(0.99, value + ACCEPTANCE_REACH)
 
-        def change(other: Candidate, x: float, level: int = level, value: float = value) -> Configuration:
+        def change(other: Candidate, x: float, level: int = level, value: float = value) -> Configuration | None:
+            if other is not candidate:
+                return None
             configuration = other.configuration()
-            if other != candidate:
-                return configuration
             assert not isinstance(configuration.outcomes, ReplaySource)
             return replace(configuration, outcomes=shifted(configuration.outcomes, level, _logit(x) - _logit(value)))
 
@@ -168,8 +169,10 @@ def _with_host(candidate: Candidate, per_forward_ms: float) -> Configuration:
 
 
 def _scaled(network: str) -> Change:
-    def change(candidate: Candidate, scale: float) -> Configuration:
+    def change(candidate: Candidate, scale: float) -> Configuration | None:
         configuration = candidate.configuration()
+        if network not in configuration.costs:
+            return None
         costs: Mapping[str, ForwardCost] = configuration.costs
         return replace(
             configuration,
@@ -179,8 +182,10 @@ def _scaled(network: str) -> Change:
     return change
 
 
-def _scaled_verifications(candidate: Candidate, scale: float) -> Configuration:
+def _scaled_verifications(candidate: Candidate, scale: float) -> Configuration | None:
     configuration = candidate.configuration()
+    if configuration.cascade.target == 0:
+        return None
     costs = {name: ScaledCost(cost, scale, verifications_only=True) for name, cost in configuration.costs.items()}
     return replace(configuration, costs=costs)
 
