@@ -14,11 +14,16 @@ from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
+from hispec_sim.cli.sweep import sweep_command
 from hispec_sim.cli.trace import trace_app
 from hispec_sim.cli.train import train_app
 from hispec_sim.errors import InputError
 
-EXTRAS = {"torch": "models", "safetensors": "models", "tokenizers": "models", "gguf": "models", "jinja2": "models"}
+EXTRAS = {
+    **dict.fromkeys(("torch", "safetensors", "tokenizers", "gguf", "jinja2"), "models"),
+    **dict.fromkeys(("pyarrow", "optuna"), "sweep"),
+    "ray": "cluster",
+}
 """What to install when a package is missing that only some commands need."""
 
 app = typer.Typer(
@@ -29,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run_command)
+app.command("sweep")(sweep_command)
 app.command("decode")(decode_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")

@@ -44,14 +44,14 @@ class LoadedScenario:
         """The same scenario with one parameter at another value."""
         parameters = dict(self.scenario.parameters)
         parameters[name] = parameters[name].model_copy(update={"value": value, "range": None, "source": "varied"})
-        return _resolve(self.source, parameters)
+        return resolve(self.source, parameters)
 
 
 def load_scenario(path: Path, overrides: Iterable[str] = ()) -> LoadedScenario:
     """Read and check a scenario, with `key=value` overrides applied. Raises InputError."""
     source = read_source(path)
     apply_overrides(source, overrides)
-    return _resolve(source, read_parameters(source))
+    return resolve(source, read_parameters(source))
 
 
 def read_parameters(source: Source) -> dict[str, Parameter]:
@@ -68,7 +68,8 @@ def read_parameters(source: Source) -> dict[str, Parameter]:
     return parameters
 
 
-def _resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScenario:
+def resolve(source: Source, parameters: Mapping[str, Parameter]) -> LoadedScenario:
+    """The checked scenario of a source, with every `$name` replaced. Raises InputError."""
     uses: dict[Key, str] = {}
     data = substitute(source, {name: parameter.value for name, parameter in parameters.items()}, uses)
     if parameters:
@@ -131,21 +132,21 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
 
-    def resolve(item: dict[str, Any]) -> dict[str, Any]:
+    def follow(item: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in item:
             item = definitions[item["$ref"].rsplit("/", 1)[1]]
         options = [option for option in item.get("anyOf", ()) if option.get("type") != "null"]
-        return resolve(options[0]) if options else item
+        return follow(options[0]) if options else item
 
-    place = resolve(schema)
+    place = follow(schema)
     for part in location:
         tags = place.get("discriminator", {}).get("mapping", {})
         if part in tags:
-            place = resolve({"$ref": tags[part]})
+            place = follow({"$ref": tags[part]})
         elif isinstance(part, int):
-            place = resolve(place.get("items", {}))
+            place = follow(place.get("items", {}))
         elif part in place.get("properties", {}):
-            place = resolve(place["properties"][part])
+            place = follow(place["properties"][part])
         else:
-            place = resolve(place.get("additionalProperties", {}) or {})
+            place = follow(place.get("additionalProperties", {}) or {})
     return list(place.get("properties", {}))

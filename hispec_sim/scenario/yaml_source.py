@@ -141,9 +141,14 @@ def apply_overrides(source: Source, assignments: Iterable[str]) -> None:
 
 def put(data: Any, key: Key, value: Any) -> None:
     """Set what stands at `key`."""
-    for part in key[:-1]:
+    at(data, key[:-1])[key[-1]] = value
+
+
+def at(data: Any, key: Key) -> Any:
+    """What stands at `key`."""
+    for part in key:
         data = data[part]
-    data[key[-1]] = value
+    return data
 
 
 def find(source: Source, dotted: str, who: str) -> Key:

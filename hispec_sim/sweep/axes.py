@@ -13,7 +13,7 @@ from hispec_sim.sweep.expression import Expression
 from hispec_sim.sweep.schema import RangeSpec
 
 MAX_VALUES = 100_000
-MAX_POINTS = 1_000_000
+MAX_POINTS = 200_000
 _MAX_TRIES = 10 * MAX_POINTS
 
 Values = Mapping[str, Any]

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from hispec_sim.errors import InputError
 from hispec_sim.scenario.load import explain, read_parameters
-from hispec_sim.scenario.schema import Scenario
+from hispec_sim.scenario.schema import Parameter, Scenario
 from hispec_sim.scenario.yaml_source import (
     Key,
     Source,
     apply_overrides,
+    at,
     did_you_mean,
     find,
     read_source,
@@ -25,6 +26,8 @@ from hispec_sim.sweep.expression import Expression
 from hispec_sim.sweep.references import references
 from hispec_sim.sweep.schema import SweepSpec
 
+FILE_KEYS = ("profile", "trace")
+"""Keys of a scenario whose values are paths."""
 _OWN_KEYS = tuple(SweepSpec.model_fields)
 _SCENARIO_KEYS = tuple(key for key in Scenario.model_fields if key not in ("name", "description", "wall"))
 
@@ -37,7 +40,12 @@ class Sweep:
     source: Source
     axes: tuple[Axis, ...]
     constraints: tuple[Expression, ...]
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def fixed(self) -> dict[str, float]:
+        """The named numbers by their values, for constraints."""
+        return {name: parameter.value for name, parameter in self.parameters.items()}
 
     @property
     def path(self) -> Path:
@@ -48,9 +56,9 @@ class Sweep:
 def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
     """Read and check a sweep file, with `key=value` overrides applied. Raises InputError."""
     own = read_source(path)
-    for key in own.data:
-        if key not in _OWN_KEYS and key not in _SCENARIO_KEYS:
-            raise own.fail((key,), f"unknown key {key!r}{did_you_mean(key, (*_OWN_KEYS, *_SCENARIO_KEYS))}")
+    for word in own.data:
+        if word not in _OWN_KEYS and word not in _SCENARIO_KEYS:
+            raise own.fail((word,), f"unknown key {word!r}{did_you_mean(word, (*_OWN_KEYS, *_SCENARIO_KEYS))}")
     if not isinstance(own.data.get("base"), str):
         raise own.fail(("base",), "a sweep needs `base`, the scenario file that it varies")
     base = read_source(path.parent / own.data["base"])
@@ -60,17 +68,22 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
     if "policies" in own.data:
         base.lines = {key: line for key, line in base.lines.items() if key[:1] != ("policies",)}
     source = Source(path, _laid_over(varied, own.data), own.lines, below=base)
-    for key in ("device", "workload"):
-        source.data.setdefault(key, {})
+    for section in ("device", "workload"):  # so that an axis finds them
+        source.data.setdefault(section, {})
     apply_overrides(source, overrides)
+    _make_paths_absolute(source.data, path.parent.resolve())
     spec = _spec(source)
     source.data = {key: value for key, value in source.data.items() if key in _SCENARIO_KEYS}
-    parameters = {name: parameter.value for name, parameter in read_parameters(source).items()}
-    used = set(references(source.data, ()).values())
+    parameters = read_parameters(source)
+    places = references(source.data, ())
+    used = set(places.values())
     axes = []
     for name, given in spec.axes.items():
         try:
-            axes.append(Axis(name, values_of(given), _place(source, name, parameters, used)))
+            place, values = _place(source, name, parameters, used), values_of(given)
+            if any(key[-1] in FILE_KEYS and at(source.data, key) == f"${name}" for key, _ in places):
+                values = tuple(str(path.parent.resolve() / str(value)) for value in values)
+            axes.append(Axis(name, values, place))
         except InputError as error:
             raise source.fail(("axes", name), str(error)) from None
     names = {**parameters, **dict.fromkeys(spec.axes)}
@@ -94,7 +107,7 @@ def _spec(source: Source) -> SweepSpec:
         raise explain(source, error, SweepSpec, ()) from None
 
 
-def _place(source: Source, name: str, parameters: Mapping[str, float], used: set[str]) -> Key | None:
+def _place(source: Source, name: str, parameters: Mapping[str, Parameter], used: set[str]) -> Key | None:
     """Where an axis puts its values."""
     if "." in name:
         return find(source, name, f"the axis {name}")
@@ -122,7 +135,8 @@ def _make_paths_absolute(data: Any, folder: Path) -> None:
     """Files that a scenario names are relative to it, wherever it is used."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in items:
-        if key in ("profile", "trace") and isinstance(value, str) and not value.startswith("$"):
-            data[key] = str(folder / value)
+        if key in FILE_KEYS and isinstance(value, str):
+            if value.startswith("${") or not value.startswith("$"):  # $name alone stands for a whole path
+                data[key] = str(folder / value)
         elif isinstance(value, dict | list):
             _make_paths_absolute(value, folder)

@@ -15,21 +15,29 @@ The columns of `Results.table`, one row per finished point, in the order of the 
 | `tokens_per_s`, `tokens_per_s_low`, `tokens_per_s_high` | median over the repetitions, 2.5 % and 97.5 % quantile |
 | `tpot_ms`, `tpot_ms_low`, `tpot_ms_high` | the same, of the milliseconds per output token |
 | `tokens_per_target_pass` | median over the repetitions |
-| `matched_per_drafted`, `time_share`, `forwards_per_round` | JSON lists by level, mean over the repetitions; null where a level verifies nothing |
+| `matched_per_drafted` | JSON list by level, median over the repetitions; null where it verifies nothing |
+| `forwards_per_round` | JSON list by level, median over the repetitions |
+| `time_share` | JSON list by level, mean over the repetitions |
 | `tokens_per_s_runs` | JSON list by repetition; repetition i met the same luck at every point, so ratios are paired |
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hispec_sim.scenario.load import LoadedScenario
-from hispec_sim.sweep.load import Sweep
+from hispec_sim.sweep.evaluate import Engine, Figures
+from hispec_sim.sweep.load import Sweep, load_sweep
+from hispec_sim.sweep.space import Space
+from hispec_sim.sweep.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +51,54 @@ class Results:
     table: pd.DataFrame
     sweep: Sweep
     meta: Mapping[str, Any]
+    _space: Space
 
     def scenario(self, row: Mapping[str, Any] | pd.Series[Any]) -> LoadedScenario:
         """The scenario of a row of the table: its policy alone, at its axes' values, with its named parameters.
 
         Its `with_parameter` varies it further. Raises InputError when a profile or trace has gone.
         """
-        raise NotImplementedError
+        part = self._space.part(str(row["policy"]))
+        # a column that some policies do not use holds floats: the axis has the value as it was given
+        return part.scenario(
+            {axis.name: next(value for value in axis.values if value == row[axis.name]) for axis in part.axes}
+        )
 
 
 def read_results(folder: Path) -> Results:
     """Read a sweep's folder, finished or not. Raises InputError when it is none, unreadable or of another format."""
-    raise NotImplementedError
+    store = Store(folder)
+    sweep = load_sweep(folder / "sweep.yaml")
+    found = store.finished()
+    rows = []
+    for planned in store.plan():
+        for engine in ("simpy", "vectorised"):
+            figures = found.get((planned["point"], engine))
+            if figures is not None:
+                rows.append(_row(planned, engine, figures))
+                break
+    columns = [*_BEFORE, *(axis.name for axis in sweep.axes), *_BEHIND]
+    return Results(pd.DataFrame(rows, columns=columns), sweep, store.meta, Space(sweep))
+
+
+_BEFORE = ("point", "policy")
+_DESCRIBED = ("n_levels", "levels", "bonus", "concurrency", "prompt_tokens", "output_tokens", "repetitions")
+_BEHIND = (
+    *_DESCRIBED,
+    "engine",
+    *("tokens_per_s", "tokens_per_s_low", "tokens_per_s_high", "tpot_ms", "tpot_ms_low", "tpot_ms_high"),
+    *("tokens_per_target_pass", "matched_per_drafted", "time_share", "forwards_per_round", "tokens_per_s_runs"),
+)
+
+
+def _row(planned: Mapping[str, Any], engine: Engine, figures: Figures) -> dict[str, Any]:
+    row: dict[str, Any] = {name: planned[name] for name in (*_BEFORE, *_DESCRIBED)} | json.loads(planned["values"])
+    row["engine"] = engine
+    for name in ("tokens_per_s", "tpot_ms"):
+        low, middle, high = np.quantile(getattr(figures, name), [0.025, 0.5, 0.975]).tolist()
+        row |= {f"{name}_low": low, name: middle, f"{name}_high": high}
+    row["tokens_per_target_pass"] = float(np.median(figures.tokens_per_target_pass))
+    for name in ("matched_per_drafted", "time_share", "forwards_per_round"):
+        row[name] = json.dumps([None if isnan(x) else x for x in getattr(figures, name)])
+    row["tokens_per_s_runs"] = json.dumps(list(figures.tokens_per_s))
+    return row

@@ -1,0 +1,1 @@
+"""Where chunks of a sweep are evaluated: processes of this machine, or a Ray cluster. Figures are the same."""

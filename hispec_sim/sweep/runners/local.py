@@ -1,0 +1,70 @@
+"""Chunks on processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+from hispec_sim.errors import InputError
+from hispec_sim.sweep.evaluate import Figures
+from hispec_sim.sweep.load import Sweep
+from hispec_sim.sweep.runners.chunk import Chunk, Done, Runner, evaluate_chunk
+from hispec_sim.sweep.space import Space
+
+_space: Space | None = None  # of a worker process
+
+
+def local_runner(sweep: Sweep, workers: int) -> Runner:
+    """One worker is this process; more are processes of their own."""
+    return partial(_run, sweep, workers)
+
+
+def _run(sweep: Sweep, most: int, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
+    workers = min(most, len(chunks))
+    if workers <= 1:
+        space = Space(sweep)
+        for chunk in chunks:
+            yield chunk, evaluate_chunk(space, chunk)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(sweep,))
+    try:
+        waiting = {pool.submit(_evaluate, chunk): chunk for chunk in chunks}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process was killed, perhaps for want of memory; all that was finished is kept: run the same "
+            "command again, with fewer --workers"
+        ) from None
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:  # what they are at would be computed for nobody
+            process.terminate()
+        pool.shutdown()
+
+
+def _start(sweep: Sweep) -> None:
+    """Workers leave Ctrl-C to their parent, and go when it is gone, even if it was killed."""
+    global _space
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    _space = Space(sweep)
+
+
+def _evaluate(chunk: Chunk) -> list[Figures]:
+    assert _space is not None
+    return evaluate_chunk(_space, chunk)
