@@ -104,7 +104,7 @@ def recommend(
         )
         for candidate, outcome in compared
     ]
-    notes = [*_notes(points, choices, meta)]
+    notes = _notes(points, choices, len(table), meta)
     effects = _effects(contest, advice, question, notes, tick)
     answer = Recommendation(
         sentence="",
@@ -166,15 +166,15 @@ def _default(
 
 def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str], tick: Tick) -> list[InputEffect]:
     """Each input at its ends and at its flips, the widest effect first."""
-    candidates = {kind: candidate for kind, (candidate, _) in contest.best.items()}
+    candidates = [candidate for candidate, _ in contest.best.values()]
     effects: list[InputEffect] = []
     try:
         base = {
             kind: run(candidate.configuration(), question.objective, FLIP_REPETITIONS).score
-            for kind, candidate in candidates.items()
+            for kind, (candidate, _) in contest.best.items()
         }
-        for uncertain in inputs_of(list(candidates.values())):
-            effects.append(_effect(contest, candidates, base, uncertain, question))
+        for uncertain in inputs_of(candidates):
+            effects.append(_effect(contest, base, uncertain, advice, question))
             tick(f"varying {uncertain.name}")
     except KeyboardInterrupt:
         notes.append(f"interrupted: only {len(effects)} inputs were varied")
@@ -182,21 +182,18 @@ def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str
 
 
 def _effect(
-    contest: Contest,
-    candidates: Mapping[Kind, Candidate],
-    base: Mapping[Kind, float],
-    uncertain: Input,
-    question: Question,
+    contest: Contest, base: Mapping[Kind, float], uncertain: Input, advice: Kind, question: Question
 ) -> InputEffect:
-    known = {uncertain.value: dict(base)}
+    """`base` has the scores of as few repetitions as are made here: what is taken from them is the ratio to it."""
+    known = {uncertain.value: contest.scores()}
 
     def scores(value: float) -> dict[Kind, float]:
         if value not in known:
-            known[value] = dict(base)
-            for kind, candidate in candidates.items():
+            known[value] = contest.scores()
+            for kind, (candidate, _) in contest.best.items():
                 changed = uncertain.change(candidate, value)
                 if changed is not None:
-                    known[value][kind] = run(changed, question.objective, FLIP_REPETITIONS).score
+                    known[value][kind] *= run(changed, question.objective, FLIP_REPETITIONS).score / base[kind]
         return known[value]
 
     def advised(value: float) -> Kind:
@@ -221,7 +218,7 @@ def _effect(
     )
 
 
-def _notes(points: pd.DataFrame, choices: Sequence[Choice], meta: Mapping[str, Any]) -> list[str]:
+def _notes(points: pd.DataFrame, choices: Sequence[Choice], n_finished: int, meta: Mapping[str, Any]) -> list[str]:
     notes = untried(points)
     roles = {choice.role for choice in choices}
     if "hierarchy" in roles and "paper_default" not in roles:
@@ -229,7 +226,6 @@ def _notes(points: pd.DataFrame, choices: Sequence[Choice], meta: Mapping[str, A
             "the paper's default is no point of the sweep, and acceptance is given for other exits only, so it is not "
             "compared"
         )
-    n_points = meta.get("n_points")
-    if isinstance(n_points, int) and n_points > int(meta.get("n_finished", n_points)):
-        notes.append(f"the sweep was interrupted: {meta['n_finished']} of {n_points} points are finished")
+    if n_finished < int(meta.get("n_points", n_finished)):
+        notes.append(f"the sweep was interrupted: {n_finished} of {meta['n_points']} points are finished")
     return notes
