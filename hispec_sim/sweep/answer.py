@@ -21,6 +21,7 @@ from hispec_sim.sweep.candidate import (
     parse_levels,
     run,
 )
+from hispec_sim.sweep.conditions import Conditions
 from hispec_sim.sweep.flip import flip_point
 from hispec_sim.sweep.inputs import Input, inputs_of
 from hispec_sim.sweep.recommend import OBJECTIVES, advise, competing, kind_of, leading, paired_ratio, records, untried
@@ -66,14 +67,15 @@ class Contest:
 def recommend(
     table: pd.DataFrame,
     scenario_of: ScenarioOf,
-    conditions: Sequence[str],
+    conditions: Conditions,
     question: Question,
     meta: Mapping[str, Any],
     tick: Tick = lambda what: None,
 ) -> Recommendation:
     """The answer to `question`. Ctrl-C while inputs are varied keeps those that are done. Raises InputError.
 
-    `table` and `scenario_of` are a sweep's results; `conditions` are its columns that nobody chooses.
+    `table` and `scenario_of` are a sweep's results; `conditions` are its columns that
+    nobody chooses.
     """
     points = competing(table, conditions, where=question.where, max_tpot_ms=question.max_tpot_ms)
     leaders = leading(points, question.objective, SCREENED_PER_KIND)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation import KINDS, Kind, Margin
+from hispec_sim.sweep.conditions import Conditions
 from hispec_sim.sweep.expression import Expression
 
 OBJECTIVES = {"tokens_per_s": False, "tpot_ms": True}
@@ -27,27 +28,25 @@ def kind_of(n_levels: int) -> Kind:
 
 
 def competing(
-    table: pd.DataFrame, conditions: Sequence[str], *, where: str | None = None, max_tpot_ms: float | None = None
+    table: pd.DataFrame, conditions: Conditions, *, where: str | None = None, max_tpot_ms: float | None = None
 ) -> pd.DataFrame:
     """The points that may be chosen from.
 
-    `conditions` are columns that nobody chooses (a workload, an assumed acceptance): the best over their values would
-    be the luckiest world, so all points must share one value of each. A condition says nothing of a point whose policy
-    does not use it (NaN). `concurrency` may differ where a `max_tpot_ms` holds it down. Raises InputError.
+    Nobody chooses a condition (a text, an assumed acceptance): the best over its values would be the luckiest world,
+    so all points must share one value. It says nothing of a point whose policy does not use it (NaN). The load may be
+    chosen where a `max_tpot_ms` holds it down. Raises InputError.
     """
     left = table if where is None else table[_holds(table, where)]
     if left.empty:
         raise InputError(f"no finished point of the sweep meets --where {where!r}" if where else "the sweep is empty")
-    for name in conditions:
-        if name not in left or (name == "concurrency" and max_tpot_ms is not None):
-            continue
+    for name in (*conditions.fixed, *(conditions.load if max_tpot_ms is None else ())):
         values = sorted(left[name].dropna().unique().tolist())
         if len(values) > 1:
             listed = ", ".join(map(str, values[:SHOWN_VALUES])) + (", ..." if len(values) > SHOWN_VALUES else "")
-            cure = ", or give --max-tpot-ms to choose it too" if name == "concurrency" else ""
+            cure = ", or give --max-tpot-ms to choose it too" if name in conditions.load else ""
             raise InputError(
                 f"the sweep has {len(values)} values of {name} ({listed}), which is a condition and not a choice; "
-                f"pick one with --where '{name} == {values[0]!r}'{cure}"
+                f'pick one with --where "{name} == {values[0]!r}"{cure}'
             )
     if max_tpot_ms is None:
         return left
