@@ -12,6 +12,7 @@ from hispec_sim.cli.check import check_app
 from hispec_sim.cli.decode import decode_command
 from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.cli.profile import profile_app
+from hispec_sim.cli.recommend import recommend_command
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.sweep import sweep_command
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("sweep")(sweep_command)
+app.command("recommend")(recommend_command)
 app.command("decode")(decode_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")

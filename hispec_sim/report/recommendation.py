@@ -1,4 +1,4 @@
-"""`recommendation.json`: the answer to a sweep as plain data. Scripts depend on these names, as on those of a summary."""
+"""`recommendation.json`: the answer to a sweep as plain data. Scripts depend on these names; VERSION counts breaks."""
 
 from __future__ import annotations
 
@@ -105,11 +105,10 @@ def levels_text(levels: list[dict[str, Any]]) -> str:
     if len(levels) == 1:
         return f"{levels[0]['network']} alone"
     draft, target = levels[0], levels[-1]
-    own = draft["network"] == target["network"]
-    where = f"exit {draft['exit_layer']}" if own else _place(draft, target)
-    middle = "".join(f", {_place(level, target)}" for level in levels[1:-1])
+    where = _place(draft, target)
+    middle = "".join(f", verify early at {_place(level, target)}" for level in levels[1:-1])
     periods = "".join(f", Ni {level['verify_period']}" for level in levels[2:])
-    return f"draft at {where}{', verify early at ' + middle[2:] if middle else ''}, Nd {levels[1]['verify_period']}{periods}"
+    return f"draft at {where}{middle}, Nd {levels[1]['verify_period']}{periods}"
 
 
 def _place(level: dict[str, Any], target: dict[str, Any]) -> str:

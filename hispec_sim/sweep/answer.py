@@ -1,4 +1,4 @@
-"""From a sweep's results to its recommendation: the leading points again on the event-driven engine, then what flips."""
+"""From a sweep's results to its recommendation: the leading points simulated again, then what flips the advice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.sweep.candidate import (
     Candidate,
     Outcome,
-    default_like,
     interval,
-    is_default,
     levels_of,
     parse_levels,
     run,
 )
 from hispec_sim.sweep.conditions import Conditions
+from hispec_sim.sweep.defaults import default_like, is_default
 from hispec_sim.sweep.flip import flip_point
 from hispec_sim.sweep.inputs import Input, inputs_of
 from hispec_sim.sweep.recommend import OBJECTIVES, advise, competing, kind_of, leading, paired_ratio, records, untried

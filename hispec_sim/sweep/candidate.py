@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import yaml
 
 from hispec_sim.acceptance.replay import ReplaySource
-from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation import Role
 from hispec_sim.report.summary import Interval
 from hispec_sim.scenario.build import build_costs, build_policy
 from hispec_sim.scenario.load import LoadedScenario
-from hispec_sim.scenario.schema import ChainSpec, LevelSpec, TraceSpec
 from hispec_sim.simulate.configuration import Configuration, simulate
 from hispec_sim.simulate.metrics import measure
 from hispec_sim.simulate.pricing import Pricer
@@ -90,61 +85,6 @@ def interval(values: Sequence[float]) -> Interval:
     """Median, 2.5 % and 97.5 % quantile."""
     low, median, high = np.quantile(values, [0.025, 0.5, 0.975])
     return Interval(median=float(median), low=float(low), high=float(high))
-
-
-@cache
-def paper_default() -> Mapping[str, Any]:
-    """What the paper that proposed the hierarchy ran untuned (`data/hispec_default.yaml`)."""
-    text = files("hispec_sim").joinpath("data/hispec_default.yaml").read_text(encoding="utf-8")
-    data: Mapping[str, Any] = yaml.safe_load(text)
-    return data
-
-
-def default_exits(n_layers: int) -> tuple[int, int]:
-    """The paper's draft and early-verification exits for a target of so many layers."""
-    given = paper_default()
-    draft, middle = given["exits"].get(n_layers) or [max(1, round(share * n_layers)) for share in given["shares"]]
-    return draft, max(middle, draft + 1)
-
-
-def is_default(levels: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the levels (draft first, as in a sweep's table) are the paper's default."""
-    if len(levels) != 3 or len({level["network"] for level in levels}) > 1:
-        return False
-    exits = (levels[0]["exit_layer"], levels[1]["exit_layer"])
-    periods = (levels[1]["verify_period"], levels[2]["verify_period"])
-    given = paper_default()
-    return exits == default_exits(levels[2]["exit_layer"]) and periods == (
-        given["draft_length"],
-        given["verify_period"],
-    )
-
-
-def default_like(hierarchy: Candidate) -> Candidate | None:
-    """The paper's default in a hierarchy's place; None where the acceptance of other exits is not known there.
-
-    A trace and an exit curve know every exit; numbers given for certain exits say nothing of others.
-    """
-    loaded = hierarchy.loaded
-    policy = loaded.scenario.policies[0]
-    target = policy.levels[-1].network
-    if len(policy.levels) != 3 or not isinstance(policy.acceptance, TraceSpec | ChainSpec):
-        return None
-    n_layers = build_costs(loaded)[target].profile.network.n_layers
-    draft, middle = default_exits(n_layers)
-    given = paper_default()
-    levels = [
-        LevelSpec(network=target, exit_layer=draft, draft_length=given["draft_length"]),
-        LevelSpec(network=target, exit_layer=middle),
-        LevelSpec(network=target, verify_period=given["verify_period"]),
-    ]
-    scenario = loaded.scenario.model_copy(update={"policies": [policy.model_copy(update={"levels": levels})]})
-    candidate = Candidate("paper_default", "", replace(loaded, scenario=scenario))
-    try:
-        candidate.configuration()
-    except InputError:  # the trace or the curve does not know these exits
-        return None
-    return candidate
 
 
 def levels_of(candidate: Candidate) -> list[dict[str, Any]]:

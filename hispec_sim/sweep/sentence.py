@@ -20,8 +20,9 @@ def sentence(answer: Recommendation) -> str:
 
 
 def margin_text(margin: Margin) -> str:
-    """`1.12x (1.10 to 1.14)`."""
-    return f"{margin.ratio:.2f}x ({margin.low:.2f} to {margin.high:.2f})"
+    """`1.12x (1.10 to 1.14)`, and one digit more where it is close."""
+    digits = 3 if abs(margin.ratio - 1) < 0.1 else 2
+    return f"{margin.ratio:.{digits}f}x ({margin.low:.{digits}f} to {margin.high:.{digits}f})"
 
 
 def nearest_flip(effect: InputEffect) -> tuple[float, float, str] | None:
