@@ -63,7 +63,7 @@ def recommend_command(
     from hispec_sim.sweep.answer import Question, recommend
     from hispec_sim.sweep.conditions import conditions_of
     from hispec_sim.sweep.defaults import default_design
-    from hispec_sim.sweep.recommend import competing
+    from hispec_sim.sweep.recommend import competing, under_any_load
     from hispec_sim.sweep.results import read_results
 
     results = read_results(folder)
@@ -72,8 +72,9 @@ def recommend_command(
     pairs = [_pair(given, results.table.columns.tolist()) for given in heatmaps or []]
     with progress("recommending", 0, "steps") as tick:
         answer = recommend(results.table, results.scenario, conditions, question, results.meta, lambda what: tick())
-    points = with_design(competing(results.table, conditions, where=where, max_tpot_ms=max_tpot_ms))
-    drawn = list(pictures(points, pairs, value=objective, default=default_design(points)))
+    points = competing(results.table, conditions, where=where, max_tpot_ms=max_tpot_ms)
+    loads = with_design(under_any_load(results.table, points, conditions))
+    drawn = list(pictures(with_design(points), loads, pairs, value=objective, default=default_design(points)))
     bars = tornado(answer)
     written = write_recommendation(folder, answer)
     written += write_pictures(folder / "figures", [*drawn, *([bars] if bars is not None else [])])

@@ -110,8 +110,13 @@ def heatmap(
     return Picture(name, f"Best {value} over all else, by {DESIGN.get(x, x)} and {DESIGN.get(y, y)}", figure, tips)
 
 
-def pareto(points: pd.DataFrame) -> Picture:
-    """tokens_per_s against tpot_ms with the front: points than which none is both faster and quicker."""
+def pareto(points: pd.DataFrame) -> Picture | None:
+    """tokens_per_s against tpot_ms with the front: points than which none is both faster and quicker.
+
+    None at a single concurrency, where one is the reciprocal of the other.
+    """
+    if points["concurrency"].nunique() < 2:
+        return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.add_subplot()
@@ -214,16 +219,17 @@ def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name).lower()
 
 
-def pictures(points: pd.DataFrame, axes: Sequence[tuple[str, str]], **options: Any) -> Iterator[Picture]:
-    """Every picture that the points (with their design) have data for; `axes` are pairs for more heatmaps."""
-    hierarchies = points[points["kind"] == "hierarchy"]
-    single = points[points["kind"] == "single_layer"]
-    drawn = [heatmap(hierarchies, x, y, **options) for x, y in HEATMAPS]
+def pictures(
+    points: pd.DataFrame, loads: pd.DataFrame, axes: Sequence[tuple[str, str]], **options: Any
+) -> Iterator[Picture]:
+    """Every picture that there is data for, `options` as for `heatmap`; `axes` are pairs for more heatmaps.
+
+    `points` compete with one another, `loads` are the same at every concurrency; both have their design.
+    """
+    kinds = {kind: points[points["kind"] == kind] for kind in KINDS}
+    drawn = [heatmap(kinds["hierarchy"], x, y, **options) for x, y in HEATMAPS]
+    if all(picture is None for picture in drawn):
+        drawn.append(heatmap(kinds["single_layer"], "draft exit", "Nd"))
     drawn += [heatmap(points, x, y) for x, y in axes]
-    if not len(hierarchies):
-        drawn.append(heatmap(single, "draft exit", "Nd"))
+    drawn += [pareto(loads), speedup(loads)]
     yield from (picture for picture in drawn if picture is not None)
-    yield pareto(points)
-    by_concurrency = speedup(points)
-    if by_concurrency is not None:
-        yield by_concurrency

@@ -53,7 +53,7 @@ def tornado(answer: Recommendation) -> Picture | None:
         axes.set_yticks(range(len(effects)), [_label(effect) for effect in effects])
         axes.margins(x=0.12)
         axes.set_xlabel(
-            f"speed of {TITLES[answer.advice]} over the best of another kind; the number at an end is the input's value"
+            f"speed of {TITLES[answer.advice]} over the best other kind (at a bar's end: the input's value)"
         )
         figure.legend(frameon=False, ncols=3, loc="outside upper center", fontsize=9)
     return Picture("tornado", "What each uncertain input, changed alone, does to the advantage", figure, tips)

@@ -153,7 +153,7 @@ def _default(
     if "hierarchy" not in contest.best:
         return []
     best = contest.best["hierarchy"][0]
-    like = points[(points["policy"] == best.policy) & points["levels"].map(lambda text: is_default(parse_levels(text)))]
+    like = points[points["levels"].map(lambda text: is_default(parse_levels(text)))]
     found: Candidate | None
     if len(like):
         row = records(like.sort_values(question.objective, ascending=OBJECTIVES[question.objective]))[0]

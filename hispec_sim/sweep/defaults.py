@@ -63,7 +63,9 @@ def default_like(hierarchy: Candidate) -> Candidate | None:
         LevelSpec(network=target, exit_layer=middle),
         LevelSpec(network=target, verify_period=given["verify_period"]),
     ]
-    scenario = loaded.scenario.model_copy(update={"policies": [policy.model_copy(update={"levels": levels})]})
+    scenario = loaded.scenario.model_copy(
+        update={"policies": [policy.model_copy(update={"name": "HiSpec default", "levels": levels})]}
+    )
     candidate = Candidate("paper_default", "", replace(loaded, scenario=scenario))
     try:
         candidate.configuration()

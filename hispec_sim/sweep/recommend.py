@@ -59,6 +59,15 @@ def competing(
     return feasible
 
 
+def under_any_load(table: pd.DataFrame, points: pd.DataFrame, conditions: Conditions) -> pd.DataFrame:
+    """The rows of the table under the same fixed conditions as the points that compete, at every load."""
+    keep = np.ones(len(table), dtype=bool)
+    for name in conditions.fixed:
+        values = points[name].dropna().unique()
+        keep &= (table[name].isna() | table[name].isin(values)).to_numpy()
+    return table[keep]
+
+
 def leading(points: pd.DataFrame, objective: str, per_kind: int) -> dict[Kind, pd.DataFrame]:
     """The `per_kind` best points of every kind that there is, the best first."""
     if objective not in OBJECTIVES:

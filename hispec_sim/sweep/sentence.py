@@ -15,7 +15,7 @@ def sentence(answer: Recommendation) -> str:
         what = f"One level is enough: {levels_text(best.levels)} gives {_speed(answer, best)}"
     else:
         what = f"Run {best.policy} ({levels_text(best.levels)}): {_speed(answer, best)}"
-    against = " and ".join(f"{margin_text(o.recommended_over_this)} the speed of {_best(o)}" for o in reversed(others))
+    against = " and ".join(f"{_against(o.recommended_over_this)} {_best(o)}" for o in reversed(others))
     return f"{what}, {against}. {_flips(answer)}"
 
 
@@ -23,6 +23,12 @@ def margin_text(margin: Margin) -> str:
     """`1.12x (1.10 to 1.14)`, and one digit more where it is close."""
     digits = 3 if abs(margin.ratio - 1) < 0.1 else 2
     return f"{margin.ratio:.{digits}f}x ({margin.low:.{digits}f} to {margin.high:.{digits}f})"
+
+
+def _against(margin: Margin) -> str:
+    if margin.low < 1 < margin.high:
+        return f"not distinguishable, at {margin_text(margin)} the speed, from"
+    return f"{margin_text(margin)} the speed of"
 
 
 def nearest_flip(effect: InputEffect) -> tuple[float, float, str] | None:
