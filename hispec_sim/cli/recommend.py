@@ -47,6 +47,9 @@ def recommend_command(
     repetitions: Annotated[
         int, typer.Option(min=2, help="Repetitions of the finalists on the event-driven engine.")
     ] = 20,
+    vary: Annotated[
+        bool, typer.Option(help="Vary every uncertain input to find what flips the advice: most of the time it takes.")
+    ] = True,
     heatmaps: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +71,7 @@ def recommend_command(
 
     results = read_results(folder)
     conditions = conditions_of(results.sweep)
-    question = Question(objective, max_tpot_ms, where, min_gain, repetitions)
+    question = Question(objective, max_tpot_ms, where, min_gain, repetitions, vary)
     pairs = [_pair(given, results.table.columns.tolist()) for given in heatmaps or []]
     with progress("recommending", 0, "steps") as tick:
         answer = recommend(results.table, results.scenario, conditions, question, results.meta, lambda what: tick())

@@ -37,16 +37,20 @@ def read_recommendation(folder: Path) -> Recommendation | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
+    broken = InputError(f"{path} is no recommendation; make it again with `hispec recommend {folder}`")
     try:
         data = json.loads(text)
-        if isinstance(data, dict) and data.get("version") != VERSION:
-            raise InputError(
-                f"{path} has version {data.get('version')!r}, this program reads {VERSION}; make it again with "
-                "`hispec recommend`"
-            )
+    except ValueError:
+        raise broken from None
+    if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
+        raise InputError(
+            f"{path} has version {data['version']!r}, this program reads {VERSION}; make it again with "
+            f"`hispec recommend {folder}`"
+        )
+    try:
         return Recommendation.model_validate(data)
-    except (ValueError, ValidationError):
-        raise InputError(f"{path} is no recommendation; make it again with `hispec recommend {folder}`") from None
+    except ValidationError:
+        raise broken from None
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture]) -> list[Path]:

@@ -11,6 +11,7 @@ import pandas as pd
 from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation import Choice, InputEffect, Kind, Recommendation
 from hispec_sim.scenario.load import LoadedScenario
+from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.sweep.candidate import (
     Candidate,
     Outcome,
@@ -45,22 +46,37 @@ class Question:
     where: str | None = None
     min_gain: float = 0.01
     repetitions: int = 20
+    vary: bool = True
+    """Whether to look for what flips the advice, which takes most of the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """The best candidate of every kind, with its outcome. The order is that of simplicity."""
+    """The finalists of every kind with their outcomes, the best first. Kinds are in the order of simplicity."""
 
-    objective: str
-    best: Mapping[Kind, tuple[Candidate, Outcome]]
+    finalists: Mapping[Kind, Sequence[tuple[Candidate, Outcome]]]
+
+    @property
+    def best(self) -> dict[Kind, tuple[Candidate, Outcome]]:
+        """The best of every kind."""
+        return {kind: finalists[0] for kind, finalists in self.finalists.items()}
 
     def scores(self) -> dict[Kind, float]:
         """By kind."""
         return {kind: outcome.score for kind, (_, outcome) in self.best.items()}
 
-    def advantage(self, advice: Kind, scores: Mapping[Kind, float]) -> float:
-        """The advised kind's score over the best other one's."""
-        return scores[advice] / max(score for kind, score in scores.items() if kind != advice)
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finalist whose inputs are varied: its score, and that of as few repetitions as a varied input gets.
+
+    What is taken from few repetitions is their ratio to as few at the base, so that varying begins at the advice.
+    """
+
+    kind: Kind
+    candidate: Candidate
+    score: float
+    few: float
 
 
 def recommend(
@@ -106,7 +122,7 @@ def recommend(
         for candidate, outcome in compared
     ]
     notes = _notes(points, choices, len(table), meta)
-    effects = _effects(contest, advice, question, notes, tick)
+    effects = _effects(contest, advice, question, notes, tick) if question.vary else []
     answer = Recommendation(
         sentence="",
         advice=advice,
@@ -131,19 +147,17 @@ def n_ticks(table: pd.DataFrame) -> int:
 
 def _contest(leaders: Mapping[Kind, pd.DataFrame], scenario_of: ScenarioOf, question: Question, tick: Tick) -> Contest:
     """Simulate the leaders again and keep the best of every kind that keeps to the limit."""
-    best: dict[Kind, tuple[Candidate, Outcome]] = {}
+    finalists: dict[Kind, list[tuple[Candidate, Outcome]]] = {}
     for kind, rows in leaders.items():
         for row in records(rows):
             candidate = Candidate(kind, str(row["point"]), scenario_of(row))
             outcome = run(candidate.configuration(), question.objective, question.repetitions)
             tick(f"simulating {candidate.policy}")
-            if question.max_tpot_ms is not None and interval(outcome.tpot_ms).median > question.max_tpot_ms:
-                continue
-            if kind not in best or outcome.score > best[kind][1].score:
-                best[kind] = candidate, outcome
-    if len(best) < 2:
+            if question.max_tpot_ms is None or interval(outcome.tpot_ms).median <= question.max_tpot_ms:
+                finalists.setdefault(kind, []).append((candidate, outcome))
+    if len(finalists) < 2:
         raise InputError("simulated again, fewer than two kinds of decoding keep to --max-tpot-ms; allow a little more")
-    return Contest(question.objective, best)
+    return Contest({kind: sorted(found, key=lambda pair: -pair[1].score) for kind, found in finalists.items()})
 
 
 def _default(
@@ -167,35 +181,40 @@ def _default(
 
 def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str], tick: Tick) -> list[InputEffect]:
     """Each input at its ends and at its flips, the widest effect first."""
-    candidates = [candidate for candidate, _ in contest.best.values()]
+    finalists = [(kind, *pair) for kind, found in contest.finalists.items() for pair in found]
     effects: list[InputEffect] = []
     try:
-        base = {
-            kind: run(candidate.configuration(), question.objective, FLIP_REPETITIONS).score
-            for kind, (candidate, _) in contest.best.items()
-        }
-        for uncertain in inputs_of(candidates):
-            effects.append(_effect(contest, base, uncertain, advice, question))
+        entries = [
+            Entry(kind, candidate, outcome.score, _few(candidate.configuration(), question))
+            for kind, candidate, outcome in finalists
+        ]
+        for uncertain in inputs_of([entry.candidate for entry in entries]):
+            effects.append(_effect(entries, uncertain, advice, question))
             tick(f"varying {uncertain.name}")
     except KeyboardInterrupt:
         notes.append(f"interrupted: only {len(effects)} inputs were varied")
     return sorted(effects, key=lambda e: -abs(e.advantage_at_high - e.advantage_at_low))
 
 
-def _effect(
-    contest: Contest, base: Mapping[Kind, float], uncertain: Input, advice: Kind, question: Question
-) -> InputEffect:
-    """`base` has the scores of as few repetitions as are made here: what is taken from them is the ratio to it."""
-    known = {uncertain.value: contest.scores()}
+def _few(configuration: Configuration, question: Question) -> float:
+    return run(configuration, question.objective, FLIP_REPETITIONS).score
+
+
+def _effect(entries: Sequence[Entry], uncertain: Input, advice: Kind, question: Question) -> InputEffect:
+    known: dict[float, dict[Kind, float]] = {}
 
     def scores(value: float) -> dict[Kind, float]:
+        """A kind is as good as the best of its finalists there: it would be tuned anew."""
         if value not in known:
-            known[value] = contest.scores()
-            for kind, (candidate, _) in contest.best.items():
-                changed = uncertain.change(candidate, value)
-                if changed is not None:
-                    known[value][kind] *= run(changed, question.objective, FLIP_REPETITIONS).score / base[kind]
+            known[value] = {}
+            for entry in entries:
+                changed = None if value == uncertain.value else uncertain.change(entry.candidate, value)
+                score = entry.score if changed is None else entry.score * _few(changed, question) / entry.few
+                known[value][entry.kind] = max(score, known[value].get(entry.kind, 0.0))
         return known[value]
+
+    def advantage(value: float) -> float:
+        return scores(value)[advice] / max(score for kind, score in scores(value).items() if kind != advice)
 
     def advised(value: float) -> Kind:
         return advise(scores(value), question.min_gain)
@@ -209,9 +228,9 @@ def _effect(
         low=uncertain.low,
         high=uncertain.high,
         source=uncertain.source,
-        advantage=contest.advantage(advice, scores(uncertain.value)),
-        advantage_at_low=contest.advantage(advice, scores(uncertain.low)),
-        advantage_at_high=contest.advantage(advice, scores(uncertain.high)),
+        advantage=advantage(uncertain.value),
+        advantage_at_low=advantage(uncertain.low),
+        advantage_at_high=advantage(uncertain.high),
         flips_below=None if below is None else below[0],
         flips_above=None if above is None else above[0],
         advice_below=None if below is None else below[1],

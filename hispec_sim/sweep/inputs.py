@@ -56,9 +56,9 @@ class ScaledCost:
 
 
 def inputs_of(candidates: Sequence[Candidate]) -> Iterator[Input]:
-    """Every input that at least one candidate depends on."""
+    """Every input that at least one candidate depends on. Where several have one policy, the first names its values."""
     yield from _parameters(candidates)
-    for candidate in candidates:
+    for candidate in {candidate.policy: candidate for candidate in reversed(candidates)}.values():
         yield from _acceptances(candidate)
     if not any(key[:2] == ("device", "host") for candidate in candidates for key in _ranged_uses(candidate)):
         value = candidates[0].loaded.scenario.device.host.per_forward_ms
@@ -115,7 +115,7 @@ def _acceptances(candidate: Candidate) -> Iterator[Input]:
         low, high = max(0.01, value - ACCEPTANCE_REACH), min(0.99, value + ACCEPTANCE_REACH)
 
         def change(other: Candidate, x: float, level: int = level, value: float = value) -> Configuration | None:
-            if other is not candidate:
+            if other.policy != candidate.policy:
                 return None
             configuration = other.configuration()
             assert not isinstance(configuration.outcomes, ReplaySource)

@@ -16,7 +16,7 @@ NETWORK = "llama-3.1-8b"
 
 def row(point: str, tokens_per_s: float, *levels: tuple[int, int], **more: Any) -> dict[str, Any]:
     """A point on one network: `levels` are (exit layer, verify period), draft first; none for autoregressive."""
-    all_levels = [*levels, (32, 0)] if not levels else levels
+    all_levels = levels or ((32, 0),)
     return {
         "point": point,
         "policy": ("autoregressive", "early exit", "hispec")[len(all_levels) - 1],
