@@ -15,6 +15,7 @@ from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.profile_run import check_command as profile_check_command
 from hispec_sim.cli.profile_run import compare_command as profile_compare_command
 from hispec_sim.cli.profile_run import run_command as profile_run_command
+from hispec_sim.cli.recommend import recommend_command
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.sweep import sweep_command
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("sweep")(sweep_command)
+app.command("recommend")(recommend_command)
 app.command("decode")(decode_command)
 app.command("validate")(validate_command)
 app.command("schema")(schema_command)
