@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 
@@ -72,7 +72,7 @@ def _run(sweep: Sweep, files: Files, chunks: Sequence[Chunk]) -> Generator[Done,
 
 
 def _cpus() -> int:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = cast(Any, ray).cluster_resources()
     return int(resources.get("CPU", 1))
 
 
