@@ -49,8 +49,9 @@ def _run(sweep: Sweep, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
     space = Space(sweep)
     places = (place for chunk in chunks for place in chunk.places)
     read = {path for policy, values in places for path in input_files(space.part(policy).scenario(values))}
-    files = {str(path): path.read_bytes() for path in read}
-    shared = ray.put((code_version(), sweep, files))
+    files: Files = {str(path): path.read_bytes() for path in read}
+    content: tuple[str, Sweep, Files] = (code_version(), sweep, files)
+    shared = ray.put(content)
     evaluate = ray.remote(max_retries=_RETRIES)(_evaluate)
     waiting: dict[Any, Chunk] = {}
     rest: Iterator[Chunk] = iter(chunks)
