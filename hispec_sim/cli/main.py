@@ -13,6 +13,7 @@ from hispec_sim.cli.decode import decode_command
 from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.cli.profile import profile_app
 from hispec_sim.cli.recommend import recommend_command
+from hispec_sim.cli.report import report_command
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.sweep import sweep_command
@@ -21,7 +22,8 @@ from hispec_sim.cli.train import train_app
 from hispec_sim.errors import InputError
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors", "tokenizers", "gguf", "jinja2"), "models"),
+    **dict.fromkeys(("torch", "safetensors", "tokenizers", "gguf"), "models"),
+    **dict.fromkeys(("jinja2", "markupsafe"), "report"),
     **dict.fromkeys(("pyarrow", "optuna"), "sweep"),
     "ray": "cluster",
 }
@@ -37,6 +39,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("sweep")(sweep_command)
 app.command("recommend")(recommend_command)
+app.command("report")(report_command)
 app.command("decode")(decode_command)
 app.command("schema")(schema_command)
 app.add_typer(profile_app, name="profile")
