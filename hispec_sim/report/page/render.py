@@ -22,6 +22,9 @@ from hispec_sim.report.figures import STYLE
 from hispec_sim.report.sweep_figures import Picture
 
 
+PIXELS_PER_INCH = 90
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """What a table shows, and the number it is sorted by (None: by its text)."""
@@ -91,7 +94,9 @@ def inline_svg(picture: Picture) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<svg ([^>]*?)(?:width|height)=\"[^\"]*\" ", r"<svg \1", text, count=1)
     text = re.sub(r"<svg ([^>]*?)(?:width|height)=\"[^\"]*\" ", r"<svg \1", text, count=1)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(picture.caption, quote=True)}" ', 1)
+    width = f"max-width:{PIXELS_PER_INCH * picture.figure.get_figwidth():.0f}px"
+    named = f'<svg role="img" style="{width}" aria-label="{escape(picture.caption, quote=True)}" '
+    text = text.replace("<svg ", named, 1)
 
     def own(match: re.Match[str]) -> str:
         tip = picture.tips.get(match[1])
