@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ from hispec_sim.errors import InputError
 from hispec_sim.report.sweep_tables import leading_view
 from hispec_sim.sweep.load import load_sweep
 from hispec_sim.sweep.space import Space
+
+if TYPE_CHECKING:
+    from hispec_sim.sweep.runners.chunk import Runner
 
 
 def sweep_command(
@@ -63,21 +67,20 @@ def sweep_command(
     Run it again to go on where it stopped, however it stopped. Reading the results: docs/sweeps.md.
     """
     # pyarrow, optuna and ray are extras: without them, this command says so and all others work
-    from hispec_sim.sweep.run import run_sweep
-    from hispec_sim.sweep.runners.local import local_runner
+    from hispec_sim.sweep.run import Run
 
     space = Space(load_sweep(file, assignments or []))
     folder = out if out is not None else Path("results") / file.stem
-    command = shlex.join(["hispec", *sys.argv[1:]])
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPED_WIDTH)
-    if runner == "local" and address is not None:
-        raise InputError("--address names a Ray cluster; give --runner ray with it")
-    started = local_runner(space.sweep, workers or os.cpu_count() or 1)
-    n_points = len(space.points())
-    console.print(f"{space.sweep.spec.name}: {n_points:,} points of {space.size:,} combinations", highlight=False)
-    outcome = run_sweep(space, folder, started, engine, command, counting)
+    name, size = space.sweep.spec.name, f"{space.size:,} combinations"
+    n_points = len(space.points()) if search is None else search
+    told = f"{n_points:,} points of {size}" if search is None else f"a search with {search:,} evaluations in {size}"
+    console.print(f"{name}: {told}", highlight=False, soft_wrap=True)
+    with _runner(space, runner, workers, address) as started:
+        run = Run(space, folder, started, engine, shlex.join(["hispec", *sys.argv[1:]]), counting)
+        outcome = run.all_points() if search is None else run.search(search)
     table = outcome.results.table
     if len(table):
         console.print(leading_view(table, [axis.name for axis in space.sweep.axes]))
@@ -97,3 +100,17 @@ def sweep_command(
     if outcome.interrupted:
         console.print("interrupted; run the same command again to go on", highlight=False)
         raise typer.Exit(130)
+
+
+def _runner(space: Space, kind: str, workers: int | None, address: str | None) -> AbstractContextManager[Runner]:
+    if kind == "local":
+        if address is not None:
+            raise InputError("--address names a Ray cluster; give --runner ray with it")
+        from hispec_sim.sweep.runners.local import local_runner
+
+        return local_runner(space.sweep, workers or os.cpu_count() or 1)
+    if workers is not None:
+        raise InputError("--workers is for processes of this machine; a Ray cluster has as many as its CPUs")
+    from hispec_sim.sweep.runners.cluster import cluster_runner
+
+    return cluster_runner(space.sweep, address)

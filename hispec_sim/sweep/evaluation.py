@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal, get_args
@@ -57,9 +57,17 @@ class Evaluation:
                 self.computed += len(figures)
                 advance(len(figures))
 
-    def best(self, point: Planned) -> Figures | None:
-        """A point's figures, the SimPy engine's where there are any."""
-        return self.found.get((point.hash, "simpy")) or self.found.get((point.hash, "vectorised"))
+    def of(self, point: Planned) -> Figures:
+        """The figures of a point that was evaluated, the SimPy engine's where there are any."""
+        simpy: Evaluated = (point.hash, "simpy")
+        return self.found[simpy if simpy in self.found else (point.hash, "vectorised")]
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Without progress of its own for a while."""
+        told, self._progress = self._progress, lambda what, total: nullcontext(lambda more: None)
+        yield
+        self._progress = told
 
 
 def engine_of(choice: Choice, point: Planned) -> Engine:

@@ -22,6 +22,7 @@ from hispec_sim.scenario.yaml_source import (
     read_source,
 )
 from hispec_sim.sweep.axes import Axis, values_of
+from hispec_sim.sweep.columns import DESCRIBING, MEASURED, NAMING
 from hispec_sim.sweep.expression import Expression
 from hispec_sim.sweep.references import references
 from hispec_sim.sweep.schema import SweepSpec
@@ -109,6 +110,8 @@ def _spec(source: Source) -> SweepSpec:
 
 def _place(source: Source, name: str, parameters: Mapping[str, Parameter], used: set[str]) -> Key | None:
     """Where an axis puts its values."""
+    if name in (*NAMING, *DESCRIBING, *MEASURED):
+        raise InputError(f"{name} is a column of every sweep's table; give the axis another name, such as {name}_axis")
     if "." in name:
         return find(source, name, f"the axis {name}")
     if name in used:

@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 
 from hispec_sim.scenario.load import LoadedScenario
+from hispec_sim.sweep.columns import DESCRIBING, MEASURED, NAMING
 from hispec_sim.sweep.evaluate import Engine, Figures
 from hispec_sim.sweep.load import Sweep, load_sweep
 from hispec_sim.sweep.space import Space
@@ -77,22 +78,12 @@ def read_results(folder: Path) -> Results:
             if figures is not None:
                 rows.append(_row(planned, engine, figures))
                 break
-    columns = [*_BEFORE, *(axis.name for axis in sweep.axes), *_BEHIND]
+    columns = [*NAMING, *(axis.name for axis in sweep.axes), *DESCRIBING, *MEASURED]
     return Results(pd.DataFrame(rows, columns=columns), sweep, store.meta, Space(sweep))
 
 
-_BEFORE = ("point", "policy")
-_DESCRIBED = ("n_levels", "levels", "bonus", "concurrency", "prompt_tokens", "output_tokens", "repetitions")
-_BEHIND = (
-    *_DESCRIBED,
-    "engine",
-    *("tokens_per_s", "tokens_per_s_low", "tokens_per_s_high", "tpot_ms", "tpot_ms_low", "tpot_ms_high"),
-    *("tokens_per_target_pass", "matched_per_drafted", "time_share", "forwards_per_round", "tokens_per_s_runs"),
-)
-
-
 def _row(planned: Mapping[str, Any], engine: Engine, figures: Figures) -> dict[str, Any]:
-    row: dict[str, Any] = {name: planned[name] for name in (*_BEFORE, *_DESCRIBED)} | json.loads(planned["values"])
+    row: dict[str, Any] = {name: planned[name] for name in (*NAMING, *DESCRIBING)} | json.loads(planned["values"])
     row["engine"] = engine
     for name in ("tokens_per_s", "tpot_ms"):
         low, middle, high = np.quantile(getattr(figures, name), [0.025, 0.5, 0.975]).tolist()

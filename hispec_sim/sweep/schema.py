@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from hispec_sim.scenario.schema import Name
 
@@ -32,6 +32,13 @@ class RangeSpec(_Strict):
         return self
 
 
+def _kind(values: object) -> str:
+    return "range" if isinstance(values, dict | RangeSpec) else "list"
+
+
+ValuesSpec = Annotated[Annotated[list[Scalar], Tag("list")] | Annotated[RangeSpec, Tag("range")], Discriminator(_kind)]
+
+
 class VerifySpec(_Strict):
     """Which points the event-driven engine repeats after the screening."""
 
@@ -49,7 +56,7 @@ class SweepSpec(_Strict):
     base: str
     """Scenario file, relative to this file. Every further key of a scenario that stands here replaces the base's:
     mappings are joined key by key, all else is replaced whole."""
-    axes: Annotated[dict[str, list[Scalar] | RangeSpec], Field(min_length=1)]
+    axes: Annotated[dict[str, ValuesSpec], Field(min_length=1)]
     """What varies. An axis is a parameter of the base, a key such as workload.concurrency, or a word of your own that
     stands as $word where its values belong."""
     constraints: list[str] = []

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.scenario.schema import TraceSpec
 from hispec_sim.sweep.evaluate import Figures
-from hispec_sim.sweep.identity import code_version
+from hispec_sim.sweep.identity import code_version, input_files
 from hispec_sim.sweep.load import Sweep
 from hispec_sim.sweep.runners.chunk import Chunk, Done, Runner, evaluate_chunk
 from hispec_sim.sweep.space import Space
@@ -27,8 +28,9 @@ _AHEAD = 2  # chunks in flight per CPU: enough that none waits, few enough that 
 Files = Mapping[str, bytes]
 
 
-def cluster_runner(sweep: Sweep, files: Sequence[Path], address: str | None) -> Runner:
-    """Connect to the cluster at `address`, or start one on this machine; `files` are what the sweep reads.
+@contextmanager
+def cluster_runner(sweep: Sweep, address: str | None) -> Iterator[Runner]:
+    """Connect to the cluster at `address`, or start one on this machine.
 
     Workers need this version of hispec-sim and no file of this machine. Raises InputError when no cluster answers.
     """
@@ -40,11 +42,16 @@ def cluster_runner(sweep: Sweep, files: Sequence[Path], address: str | None) -> 
             raise InputError(
                 f"no Ray cluster answers at {address or 'this machine'}: {reason}; start one with `ray start --head`"
             ) from None
-    return partial(_run, sweep, {str(path): path.read_bytes() for path in files})
+    yield partial(_run, sweep)
 
 
-def _run(sweep: Sweep, files: Files, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
-    shared = ray.put((code_version(), sweep, files))
+def _run(sweep: Sweep, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
+    space = Space(sweep)
+    places = (place for chunk in chunks for place in chunk.places)
+    read = {path for policy, values in places for path in input_files(space.part(policy).scenario(values))}
+    files: Files = {str(path): path.read_bytes() for path in read}
+    content: tuple[str, Sweep, Files] = (code_version(), sweep, files)
+    shared = ray.put(content)
     evaluate = ray.remote(max_retries=_RETRIES)(_evaluate)
     waiting: dict[Any, Chunk] = {}
     rest: Iterator[Chunk] = iter(chunks)

@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from contextlib import contextmanager
 
 from hispec_sim.errors import InputError
 from hispec_sim.sweep.evaluate import Figures
@@ -20,34 +20,40 @@ from hispec_sim.sweep.space import Space
 _space: Space | None = None  # of a worker process
 
 
-def local_runner(sweep: Sweep, workers: int) -> Runner:
-    """One worker is this process; more are processes of their own."""
-    return partial(_run, sweep, workers)
+@contextmanager
+def local_runner(sweep: Sweep, workers: int) -> Iterator[Runner]:
+    """One worker is this process; more are processes of their own, which are ended with the context."""
+    pool: ProcessPoolExecutor | None = None
 
-
-def _run(sweep: Sweep, most: int, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
-    workers = min(most, len(chunks))
-    if workers <= 1:
-        space = Space(sweep)
-        for chunk in chunks:
-            yield chunk, evaluate_chunk(space, chunk)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(sweep,))
-    try:
+    def run(chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
+        nonlocal pool
+        if workers == 1 or len(chunks) == 1:
+            space = Space(sweep)
+            for chunk in chunks:
+                yield chunk, evaluate_chunk(space, chunk)
+            return
+        if pool is None:
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(sweep,))
         waiting = {pool.submit(_evaluate, chunk): chunk for chunk in chunks}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-    except BrokenProcessPool:
-        raise InputError(
-            "a worker process was killed, perhaps for want of memory; all that was finished is kept: run the same "
-            "command again, with fewer --workers"
-        ) from None
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a worker process was killed, perhaps for want of memory; all that was finished is kept: run the same "
+                "command again, with fewer --workers"
+            ) from None
+
+    try:
+        yield run
     finally:
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:  # what they are at would be computed for nobody
-            process.terminate()
-        pool.shutdown()
+        if pool is not None:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:  # what they are at would be computed for nobody
+                process.terminate()
+            pool.shutdown()
 
 
 def _start(sweep: Sweep) -> None:
