@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hispec_sim.errors import InputError
+from hispec_sim.report.summary import ParameterSummary
 from hispec_sim.report.sweep_folder import read_recommendation, write_text
 
 
@@ -50,8 +51,8 @@ def _sweep(folder: Path) -> str:
         raise InputError(f"{folder} has no recommendation yet; run `hispec recommend {folder}` first")
     points, drawn = pictures_of(results, answer, [])
     spec = results.sweep.spec
-    given = {name: parameter.model_dump() for name, parameter in results.sweep.parameters.items()}
-    provenance = {**answer.sweep, "objective": answer.objective, "where": answer.where, "parameters": given}
+    parameters = [ParameterSummary(name=name, **p.model_dump()) for name, p in results.sweep.parameters.items()]
+    provenance = {**answer.sweep, "objective": answer.objective, "where": answer.where}
     return render(
         sweep_page(
             spec.name,
@@ -60,6 +61,7 @@ def _sweep(folder: Path) -> str:
             [axis.name for axis in results.sweep.axes],
             drawn,
             request_timeline(results, answer),
+            parameters,
             provenance,
         )
     )

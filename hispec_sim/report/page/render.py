@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -19,8 +19,8 @@ from markupsafe import Markup
 
 import hispec_sim
 from hispec_sim.report.figures import STYLE
+from hispec_sim.report.summary import ParameterSummary
 from hispec_sim.report.sweep_figures import Picture
-
 
 PIXELS_PER_INCH = 90
 
@@ -66,6 +66,20 @@ class Page:
 def number(value: float, form: str = ".4g") -> Cell:
     """A cell with a number."""
     return Cell(format(value, form), float(value))
+
+
+def parameters_table(parameters: Iterable[ParameterSummary]) -> PageTable:
+    """The named numbers of a scenario with their sources."""
+    rows = [
+        [
+            Cell(parameter.name),
+            number(parameter.value),
+            Cell("" if parameter.range is None else f"{parameter.range[0]:g} to {parameter.range[1]:g}"),
+            Cell(parameter.source),
+        ]
+        for parameter in parameters
+    ]
+    return PageTable(("parameter", "value", "range", "source"), rows)
 
 
 def render(page: Page) -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from hispec_sim.errors import InputError
 from hispec_sim.report.figures import sensitivity_figure, speedup_figure, time_figure, wall_figure
-from hispec_sim.report.page.render import Cell, Page, PageTable, Section, number
+from hispec_sim.report.page.render import Cell, Page, PageTable, Section, number, parameters_table
 from hispec_sim.report.summary import VERSION, PolicySummary, Summary
 from hispec_sim.report.sweep_figures import Picture
 from hispec_sim.report.timeline_figure import timeline
@@ -59,7 +59,7 @@ def run_page(summary: Summary, tables: dict[str, pd.DataFrame]) -> Page:
                 "uncertainty of assumed numbers nor that of latency profiles.",
                 *summary.notes,
             ],
-            [_parameters(summary)] if summary.parameters else [],
+            [parameters_table(summary.parameters)] if summary.parameters else [],
             code=json.dumps(
                 {
                     "seed": summary.seed,
@@ -138,16 +138,3 @@ def _sensitivity(summary: Summary) -> PageTable:
         for point in summary.sensitivity
     ]
     return PageTable(("parameter", "at", "fastest", *policies), rows, "Speedup over autoregressive decoding.")
-
-
-def _parameters(summary: Summary) -> PageTable:
-    rows = [
-        [
-            Cell(parameter.name),
-            number(parameter.value),
-            Cell("" if parameter.range is None else f"{parameter.range[0]:g} to {parameter.range[1]:g}"),
-            Cell(parameter.source),
-        ]
-        for parameter in summary.parameters
-    ]
-    return PageTable(("parameter", "value", "range", "source"), rows)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from hispec_sim.report.page.render import Cell, Page, PageTable, Section, number
+from hispec_sim.report.page.render import Cell, Page, PageTable, Section, number, parameters_table
 from hispec_sim.report.recommendation import TITLES, Recommendation, levels_text
+from hispec_sim.report.summary import ParameterSummary
 from hispec_sim.report.sweep_figures import Picture
 
 MAX_ROWS = 500
@@ -22,6 +23,7 @@ def sweep_page(
     axes: Sequence[str],
     pictures: Sequence[Picture],
     timeline: Picture,
+    parameters: Sequence[ParameterSummary],
     provenance: Mapping[str, Any],
 ) -> Page:
     """`points` are those that compete, with their design (`sweep_figures.with_design`); `axes` are axis columns."""
@@ -48,6 +50,7 @@ def sweep_page(
                     "is replayed); what the inputs' own uncertainty does is under How sure.",
                     "Decoding only: prefill is not simulated, every request begins with its prompt in all caches.",
                 ],
+                [parameters_table(parameters)] if parameters else [],
                 code=json.dumps(provenance, indent=2, default=str),
             ),
         ],
