@@ -16,6 +16,7 @@ from hispec_sim.cli.profile_run import check_command as profile_check_command
 from hispec_sim.cli.profile_run import compare_command as profile_compare_command
 from hispec_sim.cli.profile_run import run_command as profile_run_command
 from hispec_sim.cli.recommend import recommend_command
+from hispec_sim.cli.report import report_command
 from hispec_sim.cli.run import run_command
 from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.sweep import sweep_command
@@ -25,7 +26,8 @@ from hispec_sim.cli.validate import validate_command
 from hispec_sim.errors import InputError
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors", "tokenizers", "gguf", "jinja2"), "models"),
+    **dict.fromkeys(("torch", "safetensors", "tokenizers", "gguf"), "models"),
+    **dict.fromkeys(("jinja2", "markupsafe"), "report"),
     **dict.fromkeys(("pyarrow", "optuna"), "sweep"),
     "ray": "cluster",
 }
@@ -41,6 +43,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("sweep")(sweep_command)
 app.command("recommend")(recommend_command)
+app.command("report")(report_command)
 app.command("decode")(decode_command)
 app.command("validate")(validate_command)
 app.command("schema")(schema_command)

@@ -12,9 +12,7 @@ from hispec_sim.cli.progress import progress
 from hispec_sim.cli.run import PIPED_WIDTH
 from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation_view import recommendation_view
-from hispec_sim.report.sweep_figures import pictures, with_design
 from hispec_sim.report.sweep_folder import write_pictures, write_recommendation
-from hispec_sim.report.tornado import tornado
 
 
 def recommend_command(
@@ -65,8 +63,7 @@ def recommend_command(
     # what reads a sweep's store is an extra: without it, this command says so and all others work
     from hispec_sim.sweep.answer import Question, recommend
     from hispec_sim.sweep.conditions import conditions_of
-    from hispec_sim.sweep.defaults import default_design
-    from hispec_sim.sweep.recommend import competing, under_any_load
+    from hispec_sim.sweep.pictures import pictures_of
     from hispec_sim.sweep.results import read_results
 
     results = read_results(folder)
@@ -75,12 +72,9 @@ def recommend_command(
     pairs = [_pair(given, results.table.columns.tolist()) for given in heatmaps or []]
     with progress("recommending", 0, "steps") as tick:
         answer = recommend(results.table, results.scenario, conditions, question, results.meta, lambda what: tick())
-    points = competing(results.table, conditions, where=where, max_tpot_ms=max_tpot_ms)
-    loads = with_design(under_any_load(results.table, points, conditions))
-    drawn = list(pictures(with_design(points), loads, pairs, value=objective, default=default_design(points)))
-    bars = tornado(answer)
+    _, drawn = pictures_of(results, answer, pairs)
     written = write_recommendation(folder, answer)
-    written += write_pictures(folder / "figures", [*drawn, *([bars] if bars is not None else [])])
+    written += write_pictures(folder / "figures", drawn)
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPED_WIDTH)

@@ -147,7 +147,7 @@ def pareto(points: pd.DataFrame) -> Picture | None:
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
     """Points that no other beats in both tokens_per_s and tpot_ms, from the quickest on."""
     ranked = points.sort_values(["tpot_ms", "tokens_per_s"], ascending=[True, False])
-    before = ranked["tokens_per_s"].cummax().shift(fill_value=-np.inf)
+    before = ranked["tokens_per_s"].astype(float).cummax().shift(fill_value=-np.inf)
     return ranked[ranked["tokens_per_s"] > before]
 
 

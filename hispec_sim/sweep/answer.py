@@ -140,11 +140,6 @@ def recommend(
     return answer.model_copy(update={"sentence": sentence(answer)})
 
 
-def n_ticks(table: pd.DataFrame) -> int:
-    """About how many times `recommend` ticks."""
-    return SCREENED_PER_KIND * table["n_levels"].map(kind_of).nunique()
-
-
 def _contest(leaders: Mapping[Kind, pd.DataFrame], scenario_of: ScenarioOf, question: Question, tick: Tick) -> Contest:
     """Simulate the leaders again and keep the best of every kind that keeps to the limit."""
     finalists: dict[Kind, list[tuple[Candidate, Outcome]]] = {}

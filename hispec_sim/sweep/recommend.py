@@ -69,12 +69,20 @@ def under_any_load(table: pd.DataFrame, points: pd.DataFrame, conditions: Condit
 
 
 def leading(points: pd.DataFrame, objective: str, per_kind: int) -> dict[Kind, pd.DataFrame]:
-    """The `per_kind` best points of every kind that there is, the best first."""
+    """The `per_kind` best points of every kind that there is, the best first, and the best of every other drafting
+    network: when inputs change, another draft may be the one to take."""
     if objective not in OBJECTIVES:
         raise InputError(f"the objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     ranked = points.sort_values([objective, "point"], ascending=[OBJECTIVES[objective], True], kind="stable")
     kinds = ranked["n_levels"].map(kind_of)
-    return {kind: ranked[kinds == kind].head(per_kind) for kind in KINDS if (kinds == kind).any()}
+    leaders = {}
+    for kind in KINDS:
+        mine = ranked[kinds == kind]
+        if len(mine):
+            drafts = mine["levels"].map(lambda text: json.loads(text)[0]["network"])
+            keep = np.arange(len(mine)) < per_kind
+            leaders[kind] = mine[keep | ~(drafts.duplicated() | drafts.isin(drafts[keep])).to_numpy()]
+    return leaders
 
 
 def advise(score: Mapping[Kind, float], min_gain: float) -> Kind:

@@ -111,6 +111,15 @@ def test_leaders_by_objective() -> None:
     assert leading(table, "tpot_ms", 1)["single_layer"]["point"].tolist() == ["e5"]
 
 
+def test_leaders_of_every_draft() -> None:
+    """A draft network that is not among the leaders sends its best point too."""
+    other = row("other", 50.0, (4, 0), (32, 2))
+    other["levels"] = other["levels"].replace("llama-3.1-8b", "small", 1)
+    worse = {**other, "point": "worse", "tokens_per_s": 40.0}
+    table = pd.DataFrame([worse, other] + [row(f"e{n}", 100.0 + n, (4, 0), (32, n)) for n in range(1, 6)])
+    assert leading(table, "tokens_per_s", 2)["single_layer"]["point"].tolist() == ["e5", "e4", "other"]
+
+
 def test_more_complex_only_where_it_gains() -> None:
     assert advise({"autoregressive": 100, "single_layer": 100.9, "hierarchy": 100.8}, 0.01) == "autoregressive"
     assert advise({"autoregressive": 100, "single_layer": 120, "hierarchy": 121}, 0.01) == "single_layer"
