@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict
 VERSION = 1
 
 
-class _Plain(BaseModel):
+class Plain(BaseModel):
+    """Data that is written as JSON: no key more or less than is declared."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Interval(_Plain):
+class Interval(Plain):
     """A figure over the repetitions of a run."""
 
     median: float
@@ -23,13 +25,15 @@ class Interval(_Plain):
     """97.5 % quantile over repetitions."""
 
 
-class PolicySummary(_Plain):
+class PolicySummary(Plain):
     """One policy. Levels are named `network@exit_layer`, from the drafting level to the target."""
 
     name: str
     levels: list[str]
     tokens_per_s: Interval
     """Committed tokens of all sequences per second of simulated time."""
+    tokens_per_s_predicted: list[float] | None = None
+    """95 % interval of the same with the errors of the trace and of the profiles; null where these tell none."""
     tpot_ms: Interval
     """Milliseconds per output token of one sequence, mean over requests."""
     speedup_vs_autoregressive: float
@@ -46,7 +50,7 @@ class PolicySummary(_Plain):
     """Per level: forwards of one sequence between two target verifications."""
 
 
-class ParameterSummary(_Plain):
+class ParameterSummary(Plain):
     """A named number of the scenario, its source, and what its range does."""
 
     name: str
@@ -55,7 +59,7 @@ class ParameterSummary(_Plain):
     range: list[float] | None
 
 
-class SensitivityPoint(_Plain):
+class SensitivityPoint(Plain):
     """One parameter at one end of its range."""
 
     parameter: str
@@ -65,7 +69,7 @@ class SensitivityPoint(_Plain):
     """Per policy."""
 
 
-class InterpolationError(_Plain):
+class InterpolationError(Plain):
     """Leave-one-out error of a profile's interpolation: each grid point predicted from its neighbours."""
 
     op: str
@@ -74,7 +78,7 @@ class InterpolationError(_Plain):
     points: int
 
 
-class NetworkSummary(_Plain):
+class NetworkSummary(Plain):
     """Where a network's latency comes from."""
 
     name: str
@@ -85,7 +89,7 @@ class NetworkSummary(_Plain):
     interpolation_error: list[InterpolationError]
 
 
-class Summary(_Plain):
+class Summary(Plain):
     """Everything that a run reports in numbers."""
 
     format: str = "hispec-summary"

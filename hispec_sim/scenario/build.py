@@ -77,9 +77,7 @@ def load_profiles(loaded: LoadedScenario) -> dict[str, LatencyProfile]:
                 profiles[name] = _profile(loaded.folder / network.profile)
             else:
                 assert network.roofline is not None
-                spec = _known(known_networks(), network.roofline.network, "network")
-                device = _known(known_devices(), network.roofline.device, "device")
-                profiles[name] = roofline_profile(spec, device)
+                profiles[name] = _roofline(network.roofline.network, network.roofline.device)
         except InputError as error:
             raise loaded.fail(key, str(error)) from None
     return profiles
@@ -209,6 +207,11 @@ def _known(table: dict[str, Known], name: str, what: str) -> Known:
 @cache
 def _profile(path: Path) -> LatencyProfile:
     return read_profile(path)
+
+
+@cache
+def _roofline(network: str, device: str) -> LatencyProfile:
+    return roofline_profile(_known(known_networks(), network, "network"), _known(known_devices(), device, "device"))
 
 
 @cache

@@ -1,0 +1,79 @@
+"""Writes a sweep's answer into its folder: `recommendation.json`, `recommendation.csv` of its inputs, `figures/`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from pydantic import ValidationError
+
+from hispec_sim.errors import InputError
+from hispec_sim.report.figures import STYLE
+from hispec_sim.report.recommendation import VERSION, Recommendation
+from hispec_sim.report.sweep_figures import Picture
+
+RECOMMENDATION = "recommendation.json"
+
+
+def write_recommendation(folder: Path, answer: Recommendation) -> list[Path]:
+    """Replaces an earlier answer of this sweep; a reader sees the old or the new one, never half of it."""
+    inputs = pd.DataFrame([effect.model_dump() for effect in answer.inputs])
+    return [
+        write_text(folder / RECOMMENDATION, answer.model_dump_json(indent=2) + "\n"),
+        write_text(folder / "inputs.csv", inputs.to_csv(index=False, float_format="%.6g")),
+    ]
+
+
+def read_recommendation(folder: Path) -> Recommendation | None:
+    """The answer that was written last; None if there is none. Raises InputError for one that cannot be read."""
+    path = folder / RECOMMENDATION
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    broken = InputError(f"{path} is no recommendation; make it again with `hispec recommend {folder}`")
+    try:
+        data = json.loads(text)
+    except ValueError:
+        raise broken from None
+    if isinstance(data, dict) and data.get("version", VERSION) != VERSION:
+        raise InputError(
+            f"{path} has version {data['version']!r}, this program reads {VERSION}; make it again with "
+            f"`hispec recommend {folder}`"
+        )
+    try:
+        return Recommendation.model_validate(data)
+    except ValidationError:
+        raise broken from None
+
+
+def write_pictures(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
+    """Each picture as PNG and SVG in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for picture in pictures:
+        for ending in ("png", "svg"):
+            path = folder / f"{picture.name}.{ending}"
+            with mpl.rc_context(STYLE):
+                picture.figure.savefig(path, dpi=150, metadata={"Date": None} if ending == "svg" else {})
+            written.append(path)
+    return written
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all. Raises InputError where it cannot be."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
+        ) as file:
+            file.write(text)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    return path

@@ -1,0 +1,196 @@
+"""The uncertain inputs of a comparison, and what a configuration is when one of them has another value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hispec_sim.acceptance.models import AcceptanceModel, Correlated, Independent, LevelAgreement, PerPosition
+from hispec_sim.acceptance.replay import ReplaySource
+from hispec_sim.scenario.yaml_source import Key
+from hispec_sim.simulate.configuration import Configuration
+from hispec_sim.simulate.pricing import ForwardCost
+from hispec_sim.sweep.candidate import Candidate
+
+Change = Callable[[Candidate, float], Configuration | None]
+
+ACCEPTANCE_REACH = 0.15
+"""How far an acceptance without a stated range is varied either way: two texts easily differ by that much."""
+TIME_SCALES = (0.5, 2.0)
+HOST_MS = 1.0
+"""An eager decoding loop spends about so much between two forwards, a compiled one a tenth or two of it."""
+JITTER_P90 = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A number with a range. `change(candidate, x)` is the candidate's configuration when the number is x, None where
+    it does not depend on it."""
+
+    name: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    source: str
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledCost:
+    """A network's prices times `scale`: all of them, or only those of verifications (several rows of logits)."""
+
+    cost: ForwardCost
+    scale: float
+    verifications_only: bool = False
+
+    def forward_ms(self, *, batch: int, logits: int, **forward: Any) -> NDArray[np.float64]:
+        """As `NetworkCost.forward_ms`, scaled."""
+        ms = self.cost.forward_ms(batch=batch, logits=logits, **forward)
+        return ms if self.verifications_only and logits <= batch else self.scale * ms
+
+
+def inputs_of(candidates: Sequence[Candidate]) -> Iterator[Input]:
+    """Every input that at least one candidate depends on. Where several have one policy, the first names its values."""
+    yield from _parameters(candidates)
+    for candidate in {candidate.policy: candidate for candidate in reversed(candidates)}.values():
+        yield from _acceptances(candidate)
+    if not any(key[:2] == ("device", "host") for candidate in candidates for key in _ranged_uses(candidate)):
+        value = candidates[0].loaded.scenario.device.host.per_forward_ms
+        high = max(HOST_MS, 4 * value)
+        source = "from none to an eager decoding loop's"
+        yield Input("host overhead per forward", "ms", value, 0.0, high, source, _with_host)
+    networks = sorted({level.network for c in candidates for level in c.loaded.scenario.policies[0].levels})
+    low, high = TIME_SCALES
+    source = "half to twice the profile"
+    for network in networks if len(networks) > 1 else []:  # all times alike change no ratio
+        yield Input(f"times of {network}", "x profile", 1.0, low, high, source, _scaled(network))
+    yield Input("times of verifications", "x profile", 1.0, low, high, source, _scaled_verifications)
+    jitter = candidates[0].configuration().jitter or {}
+    p90 = max((pair[1] for pair in jitter.values() if pair), default=1.0)
+    source = "from none to half as long again; the 10 % quantile as far below the median"
+    yield Input("jitter, 90 % quantile", "x median", p90, 1.0, max(JITTER_P90, p90), source, _with_jitter)
+
+
+def _parameters(candidates: Sequence[Candidate]) -> Iterator[Input]:
+    known = {}
+    for candidate in candidates:
+        used = set(candidate.loaded.uses.values())
+        for name, parameter in candidate.loaded.scenario.parameters.items():
+            if parameter.range is not None and name in used:
+                known[name] = parameter
+    for name, parameter in known.items():
+        assert parameter.range is not None
+
+        def change(candidate: Candidate, value: float, name: str = name) -> Configuration | None:
+            if name not in candidate.loaded.uses.values():
+                return None
+            return replace(candidate, loaded=candidate.loaded.with_parameter(name, value)).configuration()
+
+        low, high = parameter.range
+        yield Input(name, "", parameter.value, low, high, parameter.source, change)
+
+
+def _ranged_uses(candidate: Candidate) -> list[Key]:
+    """Keys of the scenario that hold a parameter with a range."""
+    parameters = candidate.loaded.scenario.parameters
+    uses = candidate.loaded.uses.items()
+    return [key for key, name in uses if name in parameters and parameters[name].range is not None]
+
+
+def _acceptances(candidate: Candidate) -> Iterator[Input]:
+    """One input per verifying level, unless the scenario says the ranges itself or outcomes are recorded ones."""
+    model = candidate.configuration().outcomes
+    if isinstance(model, ReplaySource) or any(
+        key[2] in ("acceptance", "target_accepts", "exit_curve") for key in _ranged_uses(candidate) if len(key) > 2
+    ):
+        return
+    for level in range(1, model.n_levels):
+        value = _anchor(model, level)
+        low, high = max(0.01, value - ACCEPTANCE_REACH), min(0.99, value + ACCEPTANCE_REACH)
+
+        def change(other: Candidate, x: float, level: int = level, value: float = value) -> Configuration | None:
+            if other.policy != candidate.policy:
+                return None
+            configuration = other.configuration()
+            assert not isinstance(configuration.outcomes, ReplaySource)
+            return replace(configuration, outcomes=shifted(configuration.outcomes, level, _logit(x) - _logit(value)))
+
+        name = f"acceptance at level {level} of {candidate.policy}"
+        yield Input(name, "", value, min(low, value), max(high, value), f"within {ACCEPTANCE_REACH} either way", change)
+
+
+def shifted(model: AcceptanceModel, level: int, logit: float) -> AcceptanceModel:
+    """The model with every on-path acceptance of one level shifted by so much in log-odds; 0 and 1 stay."""
+
+    def moved(p: float) -> float:
+        return p if p in (0.0, 1.0) else 1 / (1 + math.exp(-(_logit(p) + logit)))
+
+    def at_level(values: tuple[Any, ...], change: Callable[[Any], Any]) -> tuple[Any, ...]:
+        return (*values[: level - 1], change(values[level - 1]), *values[level:])
+
+    match model:
+        case Independent():
+            return replace(model, accept=at_level(model.accept, moved))
+        case PerPosition():
+            return replace(model, accept=at_level(model.accept, lambda places: tuple(map(moved, places))))
+        case Correlated():
+
+            def shift(pair: LevelAgreement) -> LevelAgreement:
+                return LevelAgreement(moved(pair.if_agreed), moved(pair.if_differed), pair.off_path)
+
+            return replace(model, agreement=at_level(model.agreement, shift))
+    raise TypeError(f"an acceptance model of an unknown kind: {type(model).__name__}")
+
+
+def _anchor(model: AcceptanceModel, level: int) -> float:
+    """The probability by which a level's acceptance is named."""
+    if isinstance(model, Correlated):
+        return model.agreement[level - 1].if_agreed
+    return model.acceptance_per_token(level)
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, 1e-9), 1 - 1e-9)
+    return math.log(p / (1 - p))
+
+
+def _with_host(candidate: Candidate, per_forward_ms: float) -> Configuration:
+    scenario = candidate.loaded.scenario
+    host = scenario.device.host.model_copy(update={"per_forward_ms": per_forward_ms})
+    device = scenario.device.model_copy(update={"host": host})
+    loaded = replace(candidate.loaded, scenario=scenario.model_copy(update={"device": device}))
+    return replace(candidate, loaded=loaded).configuration()
+
+
+def _scaled(network: str) -> Change:
+    def change(candidate: Candidate, scale: float) -> Configuration | None:
+        configuration = candidate.configuration()
+        if network not in configuration.costs:
+            return None
+        costs: Mapping[str, ForwardCost] = configuration.costs
+        return replace(
+            configuration,
+            costs={name: ScaledCost(cost, scale) if name == network else cost for name, cost in costs.items()},
+        )
+
+    return change
+
+
+def _scaled_verifications(candidate: Candidate, scale: float) -> Configuration | None:
+    configuration = candidate.configuration()
+    if configuration.cascade.target == 0:
+        return None
+    costs = {name: ScaledCost(cost, scale, verifications_only=True) for name, cost in configuration.costs.items()}
+    return replace(configuration, costs=costs)
+
+
+def _with_jitter(candidate: Candidate, p90: float) -> Configuration:
+    configuration = candidate.configuration()
+    quantiles = None if p90 == 1 else (1 / p90, p90)
+    return replace(configuration, jitter=dict.fromkeys(configuration.costs, quantiles))

@@ -1,0 +1,117 @@
+"""What a varied input does to a configuration: prices scaled, acceptance shifted, all else as it was."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hand_made import POLICIES, scenario
+
+from hispec_sim.acceptance.models import Correlated, Independent, LevelAgreement, PerPosition
+from hispec_sim.simulate.configuration import Configuration
+from hispec_sim.sweep.candidate import Candidate, run
+from hispec_sim.sweep.inputs import Input, inputs_of, shifted
+from hispec_sim.sweep.vllm import speculative_config
+
+NAMES = {"autoregressive": "autoregressive", "early exit": "single_layer", "hispec": "hierarchy"}
+
+
+@pytest.fixture
+def candidates(tmp_path: Path) -> dict[str, Candidate]:
+    texts = dict(POLICIES)
+    texts["early exit"] %= 2
+    texts["hispec"] %= (0.7, 0.9)
+    return {name: Candidate(NAMES[name], name, scenario(tmp_path, text)) for name, text in texts.items()}
+
+
+@pytest.fixture
+def inputs(candidates: dict[str, Candidate]) -> dict[str, Input]:
+    return {found.name: found for found in inputs_of(list(candidates.values()))}
+
+
+def test_which_inputs_there_are(inputs: dict[str, Input]) -> None:
+    """A parameter with a range stands for its own acceptance; the hierarchy's have none, so they get one."""
+    assert list(inputs) == [
+        "exit_4",
+        "acceptance at level 1 of hispec",
+        "acceptance at level 2 of hispec",
+        "host overhead per forward",
+        "times of verifications",
+        "jitter, 90 % quantile",
+    ]
+    for found in inputs.values():
+        assert found.low <= found.value <= found.high
+
+
+def test_an_input_at_its_value_changes_nothing(inputs: dict[str, Input], candidates: dict[str, Candidate]) -> None:
+    for candidate in candidates.values():
+        before = run(candidate.configuration(), "tokens_per_s", 2)
+        for found in inputs.values():
+            changed = found.change(candidate, found.value)
+            assert changed is None or run(changed, "tokens_per_s", 2) == before
+
+
+def test_verifications_scale_alone(inputs: dict[str, Input], candidates: dict[str, Candidate]) -> None:
+    """Twice the time of a verification adds exactly the time that verifications took; drafts cost what they did."""
+    change = inputs["times of verifications"].change
+    assert change(candidates["autoregressive"], 2.0) is None
+    changed = change(candidates["early exit"], 2.0)
+    assert changed is not None
+    cost, scaled = (c.costs["llama-3.1-8b"] for c in (candidates["early exit"].configuration(), changed))
+    forward = {"first_layer": 4, "last_layer": 32, "batch": 1, "context": np.array([600])}
+    assert scaled.forward_ms(tokens=3, logits=3, **forward) == 2 * cost.forward_ms(tokens=3, logits=3, **forward)
+    assert scaled.forward_ms(tokens=1, logits=1, **forward) == cost.forward_ms(tokens=1, logits=1, **forward)
+
+
+def test_host_overhead_is_paid_per_forward(inputs: dict[str, Input], candidates: dict[str, Candidate]) -> None:
+    """Autoregressive decoding makes one forward a token: a millisecond more each is a millisecond per token more."""
+    changed = inputs["host overhead per forward"].change(candidates["autoregressive"], 1.0)
+    assert changed is not None
+    before, after = (run(c, "tpot_ms", 1) for c in (candidates["autoregressive"].configuration(), changed))
+    assert after.tpot_ms[0] - before.tpot_ms[0] == pytest.approx(1.0)
+    assert after.paired[0] < before.paired[0]
+
+
+def test_acceptance_moves_one_policy(inputs: dict[str, Input], candidates: dict[str, Candidate]) -> None:
+    found = inputs["acceptance at level 2 of hispec"]
+    assert found.change(candidates["early exit"], 0.8) is None
+    changed = found.change(candidates["hispec"], 0.8)
+    assert isinstance(changed, Configuration)
+    assert isinstance(changed.outcomes, Correlated)
+    assert changed.outcomes.agreement[1].if_agreed == pytest.approx(0.8)
+    assert changed.outcomes.agreement[0].if_agreed == 0.7
+
+
+def test_shift_in_log_odds() -> None:
+    """Log-odds of .5 are 0, so a shift by log 3 makes .75; certain acceptance stays certain."""
+    assert shifted(Independent((0.5, 0.5)), 2, math.log(3)) == Independent((0.5, 0.75))
+    moved = shifted(PerPosition(((0.5, 1.0, 0.0),)), 1, math.log(3))
+    assert moved == PerPosition(((0.75, 1.0, 0.0),))
+    pair = LevelAgreement(0.5, 0.25, 0.4)
+    correlated = shifted(Correlated((pair, pair)), 1, math.log(3))
+    assert isinstance(correlated, Correlated)
+    assert correlated.agreement == (LevelAgreement(0.75, 0.5, 0.4), pair)
+
+
+def test_vllm_serves_a_whole_draft_only(tmp_path: Path, candidates: dict[str, Candidate]) -> None:
+    assert speculative_config(candidates["early exit"]) is None
+    assert speculative_config(candidates["hispec"]) is None
+    text = """{name: draft, bonus: always, levels: [
+      {network: llama-3.1-8b, exit_layer: 4, draft_length: 5}, {network: llama-3.1-8b}],
+    acceptance: {model: independent, accept: [0.6]}}"""
+    loaded = scenario(tmp_path, text)
+    path = loaded.source.path
+    path.write_text(
+        path.read_text()
+        .replace("networks:\n", "networks:\n  small: {roofline: {network: llama-3.2-1b, device: h100_sxm}}\n")
+        .replace("network: llama-3.1-8b, exit_layer: 4", "network: small")
+    )
+    from hispec_sim.scenario.load import load_scenario
+
+    assert speculative_config(Candidate("single_layer", "", load_scenario(path))) == {
+        "method": "draft_model",
+        "model": "small",
+        "num_speculative_tokens": 5,
+    }
