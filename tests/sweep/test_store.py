@@ -101,10 +101,10 @@ def test_a_damaged_meta_can_be_removed(tmp_path: Path, text: str) -> None:
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(InputError, match="holds something else than a sweep"):
-        made(tmp_path)
-    with pytest.raises(InputError, match="is a file"):
-        made(tmp_path / "summary.json")
+    with pytest.raises(InputError, match="holds something else than a sweep"), writing(tmp_path):
+        pass
+    with pytest.raises(InputError, match="is a file"), writing(tmp_path / "summary.json"):
+        pass
     with pytest.raises(InputError, match=r"holds no sweep \(it has no meta.json\)"):
         Store(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
