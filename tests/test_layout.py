@@ -16,8 +16,7 @@ FLOORS = {
     "simulate": 4, "execute": 4,
     "scenario": 5, "profiler": 5,
     "study": 6,
-    "sweep": 7,
-    "published": 7,
+    "published": 7, "validate": 7, "sweep": 7,
     "cli": 8,
 }  # fmt: skip
 WITH_TORCH = {"models", "execute", "profiler"}

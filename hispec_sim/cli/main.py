@@ -12,6 +12,9 @@ from hispec_sim.cli.check import check_app
 from hispec_sim.cli.decode import decode_command
 from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.cli.profile import profile_app
+from hispec_sim.cli.profile_run import check_command as profile_check_command
+from hispec_sim.cli.profile_run import compare_command as profile_compare_command
+from hispec_sim.cli.profile_run import run_command as profile_run_command
 from hispec_sim.cli.recommend import recommend_command
 from hispec_sim.cli.report import report_command
 from hispec_sim.cli.run import run_command
@@ -19,6 +22,7 @@ from hispec_sim.cli.schema import schema_command
 from hispec_sim.cli.sweep import sweep_command
 from hispec_sim.cli.trace import trace_app
 from hispec_sim.cli.train import train_app
+from hispec_sim.cli.validate import validate_command
 from hispec_sim.errors import InputError
 
 EXTRAS = {
@@ -41,7 +45,11 @@ app.command("sweep")(sweep_command)
 app.command("recommend")(recommend_command)
 app.command("report")(report_command)
 app.command("decode")(decode_command)
+app.command("validate")(validate_command)
 app.command("schema")(schema_command)
+profile_app.command("run")(profile_run_command)
+profile_app.command("check")(profile_check_command)
+profile_app.command("compare")(profile_compare_command)
 app.add_typer(profile_app, name="profile")
 app.add_typer(trace_app, name="trace")
 app.add_typer(check_app, name="check")

@@ -69,9 +69,12 @@ class Decoder:
         slots: int,
         max_tokens: int,
         grouping: Grouping = Grouping.WAIT_TO_GROUP,
+        clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included. Raises InputError."""
+        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included; `clock_s` tells the seconds
+        that the record is made of. Raises InputError."""
         self.cascade = cascade
+        self._clock_s = clock_s
         self._grouping = grouping
         self._slots = slots
         self._max_tokens = max_tokens
@@ -100,11 +103,15 @@ class Decoder:
         new_chooser: Callable[[int], Chooser],
         stop_ids: Collection[int] = (),
         on_commit: Committed = lambda index, tokens: None,
+        prefill_first: bool = False,
     ) -> tuple[list[list[int]], Record]:
         """New token ids of every prompt, and what was done.
 
         Sequences end with a stop token or after `max_new_tokens`; as one ends, the next prompt takes its slot.
-        `new_chooser` is called once per prompt. Raises InputError when a prompt is empty or does not fit.
+        `new_chooser` is called once per prompt. With `prefill_first` a prompt but for its last token goes through all
+        networks before its decoding starts, as it stands where a simulation begins, and the record keeps that time
+        apart; without, levels take the prompt in when it is their turn. Raises InputError when a prompt is empty or
+        does not fit.
         """
         for index, prompt in enumerate(prompts):
             if not prompt:
@@ -121,7 +128,9 @@ class Decoder:
 
         def admit(slot: int) -> None:
             for index, prompt in waiting:
-                state = start(self.cascade, max_new_tokens, prompt_tokens=len(prompt))
+                if prefill_first:
+                    record.prefill_ms += self._prefill(slot, prompt)
+                state = start(self.cascade, max_new_tokens, None if prefill_first else len(prompt))
                 step = next_step(self.cascade, state)
                 sequence = Decoding(
                     index, slot, list(prompt), new_chooser(index), state, step, record=record.sequences[index]
@@ -129,11 +138,11 @@ class Decoder:
                 scheduler.ask(self._span(sequence.forward), sequence)
                 return
 
-        began = time.perf_counter()
+        began_s = self._clock_s()
         for slot in range(self._slots):
             admit(slot)
         while batch := scheduler.next_batch():
-            logits = self._run(batch, record)
+            logits = self._run(batch, record, began_s)
             for sequence in batch:
                 sequence.record.forwards.append(sequence.forward)
                 rows, logits = _split(logits, sequence.forward.logits)
@@ -148,13 +157,13 @@ class Decoder:
                         admit(sequence.slot)
                         continue
                 scheduler.ask(self._span(sequence.forward), sequence)
-        record.wall_ms = 1000 * (time.perf_counter() - began)
+        record.wall_ms = 1000 * (self._clock_s() - began_s)
         return outputs, record
 
-    def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
+    def _run(self, batch: Sequence[Decoding], record: Record, start_s: float) -> Tensor | None:
         forward = batch[0].forward
         pieces = [sequence.piece() for sequence in batch]
-        began = time.perf_counter()
+        began_s = self._clock_s()
         logits = self._networks[forward.network].forward(forward.first_layer, forward.last_layer, pieces)
         if logits is not None and logits.is_cuda:
             torch.cuda.synchronize(logits.device)
@@ -167,10 +176,25 @@ class Decoder:
                 sum(piece.tokens for piece in pieces),
                 sum(piece.logits for piece in pieces),
                 forward.shortlist,
-                1000 * (time.perf_counter() - began),
+                1000 * (self._clock_s() - began_s),
+                1000 * (began_s - start_s),
             )
         )
         return logits
+
+    def _prefill(self, slot: int, prompt: Sequence[int]) -> float:
+        """Push a prompt but for its last token to the depth of every level. Each exit reads out one token, so that
+        heads with a cache have it filled too. Returns the milliseconds."""
+        began_s = self._clock_s()
+        known, depths = prompt[:-1], dict.fromkeys(self._networks, 0)
+        if known:
+            for level in self.cascade.levels:
+                first, depths[level.network] = depths[level.network], level.exit_layer
+                piece = Piece(slot, 0, len(known), 1, known if first == 0 else ())
+                logits = self._networks[level.network].forward(first, level.exit_layer, [piece])
+                if logits is not None and logits.is_cuda:
+                    torch.cuda.synchronize(logits.device)
+        return 1000 * (self._clock_s() - began_s)
 
     def _finish_step(self, sequence: Decoding, logits: Tensor, stop_ids: Collection[int]) -> list[Token]:
         """Judge the run, move the state on, and return what was committed."""

@@ -18,7 +18,8 @@ class SequenceRecord:
 
 @dataclass(slots=True)
 class DeviceForward:
-    """One forward of the device: what it ran, for how many sequences and tokens, and how long it took."""
+    """One forward of the device: what it ran, for how many sequences and tokens, when it began (from the start of the
+    execution) and how long it took."""
 
     network: str
     first_layer: int
@@ -28,15 +29,23 @@ class DeviceForward:
     logits: int
     shortlist: int | None
     duration_ms: float
+    began_ms: float = 0.0
 
 
 @dataclass(slots=True)
 class Record:
-    """A whole execution. `wall_ms` includes the time between forwards."""
+    """A whole execution. `wall_ms` includes the time between forwards, and `prefill_ms` of prefill where that was a
+    phase of its own, whose forwards are not among those of `device`."""
 
     sequences: list[SequenceRecord] = field(default_factory=list)
     device: list[DeviceForward] = field(default_factory=list)
     wall_ms: float = 0.0
+    prefill_ms: float = 0.0
+
+    @property
+    def decode_ms(self) -> float:
+        """Time but for the prefill phase."""
+        return self.wall_ms - self.prefill_ms
 
     @property
     def forward_ms(self) -> float:

@@ -93,6 +93,13 @@ class CachedNetwork:
         ):
             return self._forward(first_layer, last_layer, pieces)
 
+    def forget_unread(self, exit_layer: int, pieces: Sequence[Piece]) -> None:
+        """Take the block of an exit, if it has one, as having run over all that stands before the pieces: a forward
+        then costs what it costs in decoding, wherever its text begins."""
+        if exit_layer in self._blocks:
+            for piece in pieces:
+                self._blocks[exit_layer].seen[piece.slot] = piece.position
+
     def _largest(self, pieces: Sequence[Piece]) -> tuple[str, int]:
         """What a forward is, and the size in bytes of the largest tensor that it may make on its way."""
         shape, form = self.network.config.shape, Form.of(pieces, self.slots)

@@ -32,6 +32,8 @@ class PolicySummary(Plain):
     levels: list[str]
     tokens_per_s: Interval
     """Committed tokens of all sequences per second of simulated time."""
+    tokens_per_s_predicted: list[float] | None = None
+    """95 % interval of the same with the errors of the trace and of the profiles; null where these tell none."""
     tpot_ms: Interval
     """Milliseconds per output token of one sequence, mean over requests."""
     speedup_vs_autoregressive: float

@@ -17,6 +17,10 @@ SHOWN_OPS = ("layer", "layer_linear", "attention", "lm_head")
 def summary_view(summary: Summary) -> RenderableType:
     """The comparison, what the assumed numbers change, and where latency came from."""
     parts: list[RenderableType] = [_policies(summary)]
+    for policy in summary.policies:
+        if policy.tokens_per_s_predicted is not None:
+            ends = _ends(*policy.tokens_per_s_predicted)
+            parts.append(Text(f"{policy.name}: tokens/s with the errors of trace and profile, 95 %: {ends}"))
     if summary.sensitivity:
         parts.append(_sensitivity(summary))
     parts.append(_latency(summary))

@@ -27,6 +27,7 @@ from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.simulate.metrics import member_forward
 from hispec_sim.study.run import PolicyRuns
 from hispec_sim.study.sensitivity import Variation
+from hispec_sim.study.uncertainty import rate_interval
 from hispec_sim.study.wall import WallPoint
 
 LIBRARIES = ("numpy", "pandas", "pydantic", "simpy")
@@ -56,7 +57,7 @@ def summarise(
         description=scenario.description,
         seed=scenario.seed,
         repetitions=scenario.repetitions,
-        policies=[_policy(run, speed[autoregressive], max(single_layer, default=None)) for run in runs],
+        policies=[_policy(run, costs, speed[autoregressive], max(single_layer, default=None)) for run in runs],
         parameters=[
             ParameterSummary(name=name, **parameter.model_dump()) for name, parameter in scenario.parameters.items()
         ],
@@ -115,9 +116,11 @@ def wall_table(points: Sequence[WallPoint]) -> pd.DataFrame:
     return pd.DataFrame([{**asdict(point), "ratio": point.ratio} for point in points], columns=columns)
 
 
-def _policy(run: PolicyRuns, autoregressive: float, best_single_layer: float | None) -> PolicySummary:
+def _policy(
+    run: PolicyRuns, costs: dict[str, NetworkCost], autoregressive: float, best_single_layer: float | None
+) -> PolicySummary:
     labels = [label(level) for level in run.policy.cascade.levels]
-    speed = run.median("tokens_per_s")
+    speed, predicted = run.median("tokens_per_s"), rate_interval(run, costs)
 
     def per_level(name: str) -> dict[str, float]:
         figures = np.array([getattr(metrics, name) for metrics in run.metrics])
@@ -128,6 +131,7 @@ def _policy(run: PolicyRuns, autoregressive: float, best_single_layer: float | N
         name=run.policy.name,
         levels=labels,
         tokens_per_s=_interval(run, "tokens_per_s"),
+        tokens_per_s_predicted=None if predicted is None else list(predicted),
         tpot_ms=_interval(run, "tpot_ms"),
         speedup_vs_autoregressive=speed / autoregressive,
         speedup_vs_best_single_layer=None if best_single_layer is None else speed / best_single_layer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import optuna
@@ -13,7 +14,7 @@ from hispec_sim.sweep.part import Part
 from hispec_sim.sweep.space import Point, Space
 
 _BATCH = 8  # points that a policy asks for before it learns from them; not by workers, so that the search is the same
-_MISSES = 2_000  # suggestions in a row that are known or barred: the policy's space is exhausted, or nearly
+_MISSES = 1_000  # suggestions in a row that are known or barred: the policy's space is exhausted, or nearly
 
 Objective = Callable[[Sequence[Point]], Sequence[float]]
 """What is to be largest, for each of some points."""
@@ -69,9 +70,12 @@ class _Search:
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._numeric = {axis.name: _numeric(axis.values) for axis in part.axes}
         self._trials: list[optuna.Trial] = []
+        self._all = part.combinations() if evaluations >= part.size else None
 
     def ask(self) -> list[Point]:
         """New points that meet the constraints; none when the share is used up or the space exhausted."""
+        if self._all is not None:  # nothing to choose
+            return [Point(self._part, values) for values in islice(self._all, _BATCH)]
         points: list[Point] = []
         misses = 0
         while len(points) < min(_BATCH, self._left) and misses < _MISSES:
@@ -95,7 +99,7 @@ class _Search:
 
     def tell(self, points: Sequence[Point], values: Sequence[float]) -> None:
         """What came of the points that were asked for last."""
-        for trial, point, value in zip(self._trials, points, values, strict=True):
+        for trial, point, value in zip(self._trials, points, values, strict=self._all is None):
             self._study.tell(trial, value)
             self._known[tuple(point.values.values())] = value
         self._trials.clear()

@@ -85,13 +85,9 @@ class Store:
 def create(folder: Path, meta: Mapping[str, Any], texts: Mapping[str, str]) -> Store:
     """Make a folder a store, or go on with the one that it is; `texts` are its `TEXTS` by name.
 
-    Raises InputError when the folder holds anything else, or cannot be written.
+    Raises InputError when it is a store of another format, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give another place with --out")
     try:
-        if folder.is_dir() and not all(map(_ours, folder.iterdir())):
-            raise InputError(f"{folder} holds something else than a sweep; give another place with --out")
         (folder / _PARTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; give another place with --out") from None
@@ -105,8 +101,15 @@ def create(folder: Path, meta: Mapping[str, Any], texts: Mapping[str, str]) -> S
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Keeps other processes from writing there, and clears away what one that died left unfinished."""
+    """Keeps other processes from writing there, and clears away what one that died left unfinished.
+
+    Raises InputError for a folder that holds anything but a sweep, before it is touched.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give another place with --out")
     try:
+        if folder.is_dir() and not all(map(_ours, folder.iterdir())):
+            raise InputError(f"{folder} holds something else than a sweep; give another place with --out")
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open("w")
     except OSError as error:

@@ -69,7 +69,7 @@ class Recorded:
         return matched
 
 
-def simulated_forwards(cascade: Cascade, prompt_tokens: int, sampler: Sampler) -> list[Forward]:
+def simulated_forwards(cascade: Cascade, prompt_tokens: int | None, sampler: Sampler) -> list[Forward]:
     """The forwards that the simulator runs when it is given the outcomes."""
     graph, room = StepGraph(cascade), NEW_TOKENS
     node: Node | None = graph.start(NEW_TOKENS, prompt_tokens)
@@ -108,14 +108,18 @@ def check_random_cascades(seed: int, cases: int) -> None:
         texts = prompts(rng, slots + case % 2)
         expected, _ = decode(autoregressive(), texts, 4)
         decoder = Decoder(cascade, networks(), slots=slots, max_tokens=60, grouping=list(Grouping)[case // 2 % 2])
-        outputs, record = decoder.decode(texts, NEW_TOKENS, new_chooser=lambda index: Greedy())
+        prefill_first = case % 3 == 0
+        outputs, record = decoder.decode(
+            texts, NEW_TOKENS, new_chooser=lambda index: Greedy(), prefill_first=prefill_first
+        )
         for text, ours, theirs in zip(texts, outputs, expected, strict=True):
             if ours != theirs:
                 assert is_a_tie(text, ours, theirs), cascade
                 ties += 1
         pushed = record.tokens_through()
         for text, sequence in zip(texts, record.sequences, strict=True):
-            assert simulated_forwards(cascade, len(text), Recorded(sequence)) == sequence.forwards
+            prompt_tokens = None if prefill_first else len(text)
+            assert simulated_forwards(cascade, prompt_tokens, Recorded(sequence)) == sequence.forwards
             for forward in sequence.forwards:
                 pushed[forward.network, forward.first_layer, forward.last_layer] -= forward.tokens
             outcomes |= {(len(cascade.levels), *verified) for verified in sequence.verified}
@@ -129,7 +133,11 @@ def test_time_outside_forwards_is_small_and_counted() -> None:
     decoder = Decoder(autoregressive(), networks(), slots=1, max_tokens=60)
     _, record = decoder.decode([[1, 2, 3]], NEW_TOKENS, new_chooser=lambda index: Greedy())
     assert len(record.device) == NEW_TOKENS
-    assert 0 < record.forward_ms <= record.wall_ms
+    assert 0 < record.forward_ms <= record.wall_ms == record.decode_ms
+    _, record = decoder.decode([[1, 2, 3]], NEW_TOKENS, new_chooser=lambda index: Greedy(), prefill_first=True)
+    assert [forward.tokens for forward in record.device] == [1] * NEW_TOKENS, "the prompt is in the cache"
+    assert 0 < record.prefill_ms < record.wall_ms
+    assert record.forward_ms <= record.decode_ms < record.wall_ms
 
 
 def test_wrong_requests_are_refused() -> None:

@@ -27,6 +27,8 @@ def test_by_hand():
             "attention": 8 * power_law_ms(4, 4, 64),
             "all_reduce": (2 * 8 + 1) * 0.01 * 16,
             "layer": 0,
+            "forward": 0,
+            "exit_head": 0,
             "lm_head": 0.5 * 2,
             "host": 3.0,
         }

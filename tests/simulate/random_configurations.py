@@ -34,12 +34,15 @@ class TellingCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
+        repeat: bool = False,
     ) -> NDArray[np.float64]:
         asked = (last_layer - first_layer) + tokens / 7 + logits / 11 + (shortlist or 0) / 13 + first_layer / 17
+        asked -= 0.3 * repeat
         return np.asarray(self.scale * (asked + batch) * (1 + np.sqrt(context) / 19), np.float64)
 
 
 COSTS = {"draft": TellingCost(), "big": TellingCost(3.0)}
+OTHER_COSTS = {"draft": TellingCost(2.0), "big": TellingCost(5.0)}
 
 
 def random_cascade(rng: np.random.Generator, shortlists: bool = True) -> Cascade:
@@ -68,13 +71,14 @@ def random_model(rng: np.random.Generator, n_levels: int) -> AcceptanceModel:
 
 
 def random_trace(rng: np.random.Generator, piece_tokens: int) -> AgreementTrace:
-    """Three sequences; behind six of ten wrong tokens of any exit, a continuation of so many tokens."""
+    """Three sequences; behind six of ten wrong tokens of any exit, a continuation of so many tokens, of some two."""
     n, starts = len(EXITS), np.array([0, 150, 400, 600])
     predictions = rng.integers(0, 4, (600, n))
     predictions = np.where(rng.random((600, n)) < rng.uniform(0.3, 0.9), predictions[:, -1:], predictions)
     labels = label_predictions(predictions)
     position, column = np.nonzero(labels[:, :-1])
     chosen = rng.permutation(np.flatnonzero(rng.random(len(position)) < 0.6))
+    chosen = np.concatenate((chosen, chosen[::5]))
     position, column = position[chosen], column[chosen]
     sequence = np.searchsorted(starts, position, side="right") - 1
     at = np.stack((sequence, position - starts[sequence], column), axis=1).astype(np.int32)
@@ -102,7 +106,7 @@ def random_configurations(seed: int, modelled: int, replayed: int, most_tokens: 
             Configuration(
                 cascade,
                 outcomes,
-                COSTS,
+                COSTS if rng.random() < 0.7 else OTHER_COSTS,
                 prompt_tokens=int(rng.integers(1, 40)),
                 output_tokens=int(rng.integers(1, most_tokens)),
                 requests=int(rng.integers(1, 6)),

@@ -58,12 +58,13 @@ def space(folder: Path, content: str | None = None) -> Space:
 
 
 @contextmanager
-def _silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def silent(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """No progress."""
     yield lambda more: None
 
 
 def sweep(over: Space, folder: Path, workers: int = 1, choice: Choice = "auto", search: int | None = None) -> Outcome:
     """Run a sweep into `folder`."""
     with local_runner(over.sweep, workers) as runner:
-        run = Run(over, folder, runner, choice, "a test", _silent)
+        run = Run(over, folder, runner, choice, "a test", silent)
         return run.all_points() if search is None else run.search(search)

@@ -79,7 +79,11 @@ def test_the_copy_reads_back_to_the_same_points(tmp_path: Path) -> None:
     ("axes", "constraints", "message"),
     [
         ("\n  exit_44: [0.5]", "[]", r"line 6, at axes.exit_44: nothing has the name exit_44.*did you mean 'exit_4'"),
-        ("\n  nd: [1]\n  ni: [4]\n  workload.conc: [1]", "[]", r"line 8, .*unknown key 'conc'; known here: concurrency"),
+        (
+            "\n  nd: [1]\n  ni: [4]\n  workload.conc: [1]",
+            "[]",
+            r"line 8, .*unknown key 'conc'; known here: concurrency",
+        ),
         ("\n  workers.conc: [1]", "[]", r"there is no 'workers' here"),
         ("\n  draft_1b: [0.5]", "[]", r"the parameter draft_1b is used nowhere"),
         ("\n  nd: []\n  ni: [4]", "[]", r"at least one value"),

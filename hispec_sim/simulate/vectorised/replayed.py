@@ -88,26 +88,26 @@ class ReplayedFates:
         cut = column["cut"].take(move)
         np.putmask(self.first, self.first >= cut, NOWHERE)
         np.putmask(self._wrong_at, self._wrong_at >= cut, NOWHERE)
-        place = column["place"].take(move)
-        lanes = np.flatnonzero(place < NOWHERE) if (place == NOWHERE).any() else np.arange(n)
-        if not len(lanes):
-            return
-        place, proposer = place[lanes], column["proposer"].take(move[lanes])
-        reference, row = self._rows(lanes, place, context[lanes])
-        levels = self._column if len(lanes) == n else self._column[:, lanes]
+        place, proposer = column["place"].take(move), column["proposer"].take(move)
+        proposes = place < NOWHERE
+        reference, row = self._rows(place, proposes, context)
         row *= self._text.n_exits
-        labels = self._text.labels.take(row + levels)  # (levels, lanes)
-        own = labels[proposer, np.arange(len(lanes))]
-        fate = reference + 1  # levels above it are not of one mind with it: they look only at the wrong token itself
+        # Where nothing is proposed, labels are anybody's, and what comes of them is kept nowhere.
+        labels = self._text.labels.take(row + self._column, mode="clip")  # (levels, lanes)
+        flat_labels, lanes = labels.reshape(-1), np.arange(n)
+        own = flat_labels.take(proposer * n + lanes)
+        # Levels above the reference look only at the wrong token itself: what is said here of those behind it is moot.
+        fate = np.full(n, self._target + 1)
         for level in range(self._target, 0, -1):
-            rejects = (labels[level] != own) & (proposer < level) & (level < fate)
-            fate[rejects] = level
+            np.putmask(fate, (labels[level] != own) & (proposer < level), level)
         cell = fate * n + lanes
         flat = self.first.reshape(-1)
-        flat[cell] = np.minimum(flat[cell], place)
-        wrong = np.flatnonzero((labels[reference, np.arange(len(lanes))] != own) & (reference > 0))
-        if len(wrong):
-            self._leave(lanes[wrong], place[wrong], fate[wrong] - 1, reference[wrong], context[lanes[wrong]])
+        flat[cell] = np.minimum(flat.take(cell), place)
+        wrong = (flat_labels.take(reference * n + lanes) != own) & (reference > 0) & proposes
+        leaving = np.flatnonzero(wrong)
+        if len(leaving):
+            places, holder = place[leaving], fate[leaving] - 1
+            self._leave(leaving, places, holder, reference[leaving], context[leaving])
 
     def keep(self, lanes: NDArray[np.bool_]) -> None:
         """Forget the other lanes."""
@@ -117,27 +117,22 @@ class ReplayedFates:
         self._wrong_at = np.ascontiguousarray(self._wrong_at[:, lanes])
         self._piece = np.ascontiguousarray(self._piece[:, :, lanes])
 
-    def _rows(self, lanes: Ints, place: Ints, context: Ints) -> tuple[Ints, Ints]:
+    def _rows(self, place: Ints, proposes: NDArray[np.bool_], context: Ints) -> tuple[Ints, Ints]:
         """The level with which each lane's text is compared at `place`, and the row of labels there."""
-        reference = np.full(len(lanes), self._target)
-        row = self._begin[lanes] + context + place
-        for level in range(self._target - 1, -1, -1):
-            there = np.flatnonzero(self._wrong_at[level][lanes] < NOWHERE)
-            if not len(there):
-                continue
-            reference[there] = level
+        reference = np.full(len(place), self._target)
+        row = self._begin + context + place
+        lowest = proposes.copy()  # lanes whose lowest path has not been seen
+        for level in range(self._target):
+            at = np.flatnonzero(lowest & (self._wrong_at[level] < NOWHERE))
+            reference[at], lowest[at] = level, False
             if level == 0:  # nobody looks at what level 0 drafts behind its own wrong token
+                row[at] = 0
                 continue
-            at = lanes[there]
-            number, offset = np.divmod(place[there] - self._wrong_at[level, at] - 1, self._text.piece_tokens)
-            row[there] = self._piece[level, number, at] + offset
-            # What a lower level's path hides is not looked at, so it is not chosen either.
-            hidden = (self._wrong_at[:level, at] < NOWHERE).any(axis=0)
-            for i in np.flatnonzero((self._piece[level, number, at] < 0) & ~hidden).tolist():
-                first = self._any(level, int(at[i]))
-                self._piece[level, number[i], at[i]] = first
-                row[there[i]] = first + offset[i]
-        row[reference == 0] = 0
+            number, offset = np.divmod(place[at] - self._wrong_at[level, at] - 1, self._text.piece_tokens)
+            first = self._piece[level, number, at]
+            for i in np.flatnonzero(first < 0).tolist():  # it goes on longer than was recorded
+                first[i] = self._piece[level, number[i], at[i]] = self._any(level, int(at[i]))
+            row[at] = first + offset
         return reference, row
 
     def _leave(self, lanes: Ints, place: Ints, holder: Ints, reference: Ints, context: Ints) -> None:

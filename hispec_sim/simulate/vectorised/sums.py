@@ -29,13 +29,13 @@ class Prices:
         return total
 
     def _of_forward(self, configuration: Configuration, work: Work) -> Floats:
-        level, first_layer, tokens, logits = work
+        level, first_layer, tokens, logits, repeat = work
         cascade, contexts = configuration.cascade, configuration.contexts
         reached = cascade.levels[level]
         if first_layer:  # in the shape's ranks
             first_layer = cascade.levels[cascade.exits[level][first_layer - 1]].exit_layer
         cost = configuration.costs[reached.network]
-        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, contexts)
+        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, repeat, contexts)
         known = self._known.get(key)
         if known is None:
             if self._size > _KEPT:
@@ -49,6 +49,7 @@ class Prices:
                 logits=logits,
                 context=np.asarray(contexts),
                 shortlist=reached.shortlist,
+                repeat=repeat,
             )
             known = self._known[key] = (cost, ms)  # with the cost, so that no other gets its id
             self._size += len(ms)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 
@@ -79,7 +79,7 @@ def _run(sweep: Sweep, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
 
 
 def _cpus() -> int:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = cast(Any, ray).cluster_resources()
     return int(resources.get("CPU", 1))
 
 

@@ -1,0 +1,167 @@
+"""`hispec validate`: decode for real, simulate the same, and say how far apart the two are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import hispec_sim
+from hispec_sim.acceptance.trace import AgreementTrace
+from hispec_sim.acceptance.trace_file import load_trace
+from hispec_sim.cli.progress import progress
+from hispec_sim.errors import InputError
+from hispec_sim.latency.cost import NetworkCost
+from hispec_sim.latency.profile_file import read_profile
+
+if TYPE_CHECKING:
+    from hispec_sim.profiler.prompts import Text
+
+INTERRUPTED = 130
+
+
+def validate_command(
+    model: Annotated[str, typer.Option(help="Target: a folder with safetensors, a .gguf file, reference or smollm2.")],
+    profile: Annotated[Path, typer.Option(help="Latency profile of this model on this machine.")],
+    trace: Annotated[Path, typer.Option(help="Agreement trace of this model, recorded on other prompts.")],
+    design: Annotated[Path, typer.Option(help="Configurations, such as scenarios/validation/reference.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the results.")],
+    prompts: Annotated[
+        str, typer.Option(help="humaneval, prose, reference, or a JSONL file: a prompt, name and topic on each line.")
+    ] = "reference",
+    split: Annotated[str, typer.Option(help="tuning, held-out or all.")] = "held-out",
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts each, in place of the design's number.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each configuration is decoded.")] = 3,
+    repetitions: Annotated[int, typer.Option(min=2, help="Times that each configuration is simulated.")] = 40,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads; those of the profile.")] = 1,
+    exit_heads: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of trained heads for the target's exits; none: the LM head reads all exits.",
+            show_default="the model's own, if any",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulations.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
+) -> None:
+    """Decode a design's configurations for real, simulate them, and report the errors and where they come from.
+
+    Configurations are decoded in turn and again in another order, so that a machine that is slow for a while is slow
+    for all. Ctrl-C keeps every finished run and reports on them; --resume goes on. Writes results.csv, overall.json
+    and report.html. Time on a quiet machine, with the same --threads as the profile.
+
+    hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
+    --out results/validation
+    """
+    from hispec_sim.execute.generate import use_threads
+    from hispec_sim.models.loading import load_model
+    from hispec_sim.models.packed import pack_for_cpu
+    from hispec_sim.profiler.prompts import Split, prompt_set, sha256
+    from hispec_sim.report.validation_page import validation_page
+    from hispec_sim.validate.campaign import Campaign, compare_all, write_text
+    from hispec_sim.validate.compare import overall
+    from hispec_sim.validate.decoding import observe, usable_prompts
+    from hispec_sim.validate.design import load_design
+    from hispec_sim.validate.prediction import Predictor
+
+    try:
+        half = Split(split)
+    except ValueError:
+        raise InputError(f"--split {split!r} must be one of {', '.join(Split)}") from None
+    plan = load_design(design, prompts=limit)
+    configurations = plan.expand()
+    recorded = load_trace(trace)
+    cost = NetworkCost(read_profile(profile), tensor_parallel=1, allow_extrapolation=True)
+    texts = prompt_set(prompts, half)
+    use_threads(threads)
+    target = load_model(model, exit_heads=exit_heads)
+    network = target.network
+    shape = network.config.shape
+    for configuration in configurations:
+        configuration.cascade(shape.n_layers)
+    if cost.profile.network.n_layers != shape.n_layers or cost.profile.network.hidden_size != shape.hidden_size:
+        raise InputError(
+            f"--profile {profile} is of {cost.profile.network.name}, which does not have the shape of {model}"
+        )
+    pack_for_cpu(network)
+    settings: dict[str, Any] = {
+        "model": model, "design": str(design), "profile": str(profile), "trace": str(trace), "prompts": prompts,
+        "prompts_each": plan.prompts, "split": split, "threads": threads, "exit_heads": exit_heads, "seed": seed,
+        "device": cost.profile.device, "profile_date": cost.profile.provenance.date, "version": hispec_sim.__version__,
+        "sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (design, profile, trace)},
+    }  # fmt: skip
+    campaign = Campaign(out, settings, resume=resume)
+    console = Console(highlight=False)
+    longest = max(configuration.max_new_tokens for configuration in configurations)
+    with progress("writing the target's text", plan.prompts, "prompts") as tick:
+        kept = usable_prompts(texts, target, plan.prompts, longest, tick)
+    chosen, ids = [text for text, _ in kept], [tokens for _, tokens in kept]
+    paired = _paired(recorded, sha256([text.text for text in chosen]), chosen) if plan.paired else None
+    if not plan.paired:
+        _check_apart(recorded, chosen, sha256([text.text for text in chosen]), trace)
+    predictor = Predictor(recorded, cost, list(map(len, ids)), paired=paired, seed=seed)
+    predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
+    interrupted = False
+    try:
+        with progress("decoding", repeats * len(configurations), "runs") as tick:
+            campaign.decode(configurations, repeats, lambda c, r: observe(c, r, network, ids), tick)
+    except KeyboardInterrupt:
+        interrupted = True
+    with progress("simulating", len(configurations), "configurations") as tick:
+        rows = compare_all(campaign, configurations, predictor, repetitions, tick)
+    if not len(rows):
+        raise typer.Exit(INTERRUPTED)
+    result = overall(rows)
+    settings["beyond the profile"] = "; ".join(cost.extrapolated) or "nothing"
+    write_text(out / "results.csv", rows.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "overall.json", json.dumps(result, indent=1) + "\n")
+    write_text(out / "report.html", validation_page(rows, result, settings))
+    _show(console, result)
+    for note in cost.extrapolated:
+        console.print(f"beyond the profile: {note}", style="yellow")
+    console.print(f"written to {out}: results.csv, overall.json, report.html", soft_wrap=True)
+    if interrupted:
+        console.print("interrupted: go on with --resume", style="yellow")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _show(console: Console, result: dict[str, Any]) -> None:
+    from hispec_sim.report import validation_page as page
+
+    for title, head, cells in (
+        ("Errors: simulated / real - 1", page.FIDELITY_HEAD, page.fidelity_table(result)),
+        ("tokens_per_s by batch", page.BATCH_HEAD, page.batch_table(result)),
+        ("Error budget of tokens_per_s: all but one part real", page.BUDGET_HEAD, page.budget_table(result)),
+    ):
+        table = Table(title=title, title_justify="left")
+        for name in head:
+            table.add_column(name, justify="left" if name == head[0] else "right")
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
+    console.print(f"largest part of the error: {result['largest_term']}")
+
+
+def _paired(trace: AgreementTrace, hashes: list[str], texts: list[Text]) -> list[int]:
+    """The recorded sequence of each prompt."""
+    recorded = {prompt.sha256: sequence for sequence, prompt in enumerate(trace.prompts)}
+    for sha, text in zip(hashes, texts, strict=True):
+        if sha not in recorded:
+            raise InputError(f"the design is paired, but the trace has no recording of the prompt {text.name}")
+    return [recorded[sha] for sha in hashes]
+
+
+def _check_apart(trace: AgreementTrace, texts: list[Text], hashes: list[str], path: Path) -> None:
+    """Raises InputError if the trace has seen a prompt or its group."""
+    groups, seen = {prompt.group for prompt in trace.prompts}, {prompt.sha256 for prompt in trace.prompts}
+    for text, sha in zip(texts, hashes, strict=True):
+        if sha in seen or text.group in groups:
+            raise InputError(
+                f"--trace {path} was recorded on the prompt {text.name} or its group, which is to be predicted; "
+                "record the trace with --split tuning, or set paired: true in the design to check the replay alone"
+            )

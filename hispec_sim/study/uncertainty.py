@@ -1,0 +1,90 @@
+"""How sure a simulated figure is: an interval made of profile error, trace sampling error and the luck of the draw.
+
+Each repetition resamples the trace's prompts with replacement (what other prompts would have been recorded), lets the
+requests replay prompts drawn from those (what prompts will come), draws off-path outcomes anew (seed) and multiplies
+all times by one factor (how wrong the profile is). The spread of the repetitions is that of the figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hispec_sim.acceptance.replay import ReplaySource
+from hispec_sim.latency.cost import NetworkCost
+from hispec_sim.latency.interpolation import leave_one_out
+from hispec_sim.latency.profile import LatencyProfile
+from hispec_sim.study.run import PolicyRuns
+
+LEVEL = 0.95
+_MEDIAN_TO_SD = 1.4826  # of a normal distribution: median absolute deviation to standard deviation
+_Z90 = 1.2815515655446004
+_DOUBLE_SPACING = 4  # the error of linear interpolation grows as the spacing squared, and leaving out doubles it
+
+
+def profile_error(profile: LatencyProfile) -> float:
+    """Relative standard error of a long run's time that the profile's own numbers tell of.
+
+    Interpolation: the median error of left-out points of the op that is worst known among those that make up most of a
+    forward, a quarter of it, because a left-out point is bridged over twice the spacing. Repeatability: the spread of a
+    point's repeated runs; it is taken as common to a run (a processor that runs slower does so for a while), so it does
+    not average out over forwards.
+    """
+    main = {"layer", "layer_linear", "attention"}
+    left_out = [error.median for op, error in leave_one_out(profile).items() if op in main]
+    interpolation = _MEDIAN_TO_SD * max(left_out, default=0.0) / _DOUBLE_SPACING
+    quantiles = profile.relative_quantiles()
+    spread = 0.0 if quantiles is None else (math.log(quantiles[1]) - math.log(quantiles[0])) / (2 * _Z90)
+    return math.hypot(interpolation, spread)
+
+
+def resampled(pool: Sequence[int], requests: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Recorded sequences for so many requests, drawn from a resample of the trace's own."""
+    trace = rng.choice(np.asarray(pool), len(pool))
+    return np.asarray(rng.choice(trace, requests), dtype=np.int64)
+
+
+def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVEL) -> tuple[float, float]:
+    """The central interval of a figure from its repetitions, widened by a relative standard error they do not have.
+
+    A normal distribution in logarithms, so that few repetitions give steady ends. (nan, nan) where there is no value.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    x = x[np.isfinite(x) & (x > 0)]
+    if not len(x):
+        return float("nan"), float("nan")
+    logs = np.log(x)
+    variance = float(logs.var(ddof=1)) if len(x) > 1 else 0.0
+    width = NormalDist().inv_cdf(0.5 + level / 2) * math.hypot(math.sqrt(variance), relative_error)
+    centre = float(np.median(logs))
+    return math.exp(centre - width), math.exp(centre + width)
+
+
+def sampling_error(values: Mapping[int, float]) -> float:
+    """Relative standard error of the mean of one value per recorded text; nan where one text tells no spread."""
+    x = np.array(list(values.values()))
+    return float(x.std(ddof=1) / math.sqrt(len(x)) / x.mean()) if len(x) > 1 else float("nan")
+
+
+def rate_interval(run: PolicyRuns, costs: Mapping[str, NetworkCost]) -> tuple[float, float] | None:
+    """The interval of a scenario's tokens_per_s, from repetitions, the trace's texts and the profiles.
+
+    None where it would claim too much: without a trace of two texts or more, or where a profile carries no spread.
+    """
+    profiles = [costs[name].profile for name in {level.network for level in run.policy.cascade.levels}]
+    replay = run.policy.outcomes
+    if not isinstance(replay, ReplaySource) or any(profile.relative_quantiles() is None for profile in profiles):
+        return None
+    by_text: dict[int, float] = {}
+    for request in run.log.requests:
+        tpot_ms = (request.end_ms - request.start_ms) / request.output_tokens
+        by_text.setdefault(request.index % replay.trace.n_sequences, tpot_ms)
+    trace_error = sampling_error(by_text)
+    if math.isnan(trace_error):
+        return None
+    rates = [metrics.tokens_per_s for metrics in run.metrics]
+    return interval(rates, math.hypot(trace_error, max(map(profile_error, profiles))))

@@ -1,0 +1,1 @@
+"""Validation: the executor against the simulator, on the same configurations."""

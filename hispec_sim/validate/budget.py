@@ -1,0 +1,90 @@
+"""Where the error comes from, by substitution: real outcomes with simulated time, simulated outcomes with real time,
+and both real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from hispec_sim.simulate.pricing import Asking, Pricer
+from hispec_sim.step_graph import Node
+from hispec_sim.validate.design import NETWORK, Configuration
+from hispec_sim.validate.observation import Observation, Shape
+from hispec_sim.validate.prediction import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Relative errors of one configuration's tokens_per_s when all but one part is real.
+
+    `latency`: the outcomes of the run itself, time from the profile. `acceptance`: outcomes from the trace, every
+    forward at the run's own mean time. `control`: both of the run itself; what is left is control and batching.
+    `host`: the share of the run's time between forwards, which the profile has to account for.
+    """
+
+    latency: float
+    acceptance: float
+    control: float
+    host: float
+
+
+class Recorded:
+    """A sampler that answers with the outcomes of a real run."""
+
+    def __init__(self, verified: Sequence[tuple[int, int, int]]) -> None:
+        self._verified: Iterator[tuple[int, int, int]] = iter(verified)
+
+    def draft(self, node: Node) -> None:
+        """Which token was drafted decides nothing here."""
+
+    def verify(self, node: Node) -> int:
+        level, run, matched = next(self._verified)
+        assert (level, run) == (node.level, node.run), "the executor and the simulator have one control logic"
+        return matched
+
+
+class MeasuredPricer(Pricer):
+    """Every forward at the mean time that forwards of its shape took in a run, and the mean time between two.
+
+    A shape that the run did not have takes its price in the profile times how much longer forwards of the run took than
+    the profile says.
+    """
+
+    def __init__(self, observation: Observation, fallback: Pricer, scale: float) -> None:
+        self._fallback, self._scale = fallback, scale
+        forwards = sum(times for times, _ in observation.shapes.values())
+        between_ms = (observation.decode_ms - observation.forward_ms) / forwards
+        self._mean_ms = {shape: total / times + between_ms for shape, (times, total) in observation.shapes.items()}
+
+    def price_ms(self, batch: Sequence[Asking]) -> float:
+        forward = batch[0].node.forward
+        tokens = sum(request.node.forward.tokens for request in batch)
+        logits = sum(request.node.forward.logits for request in batch)
+        shape = Shape(NETWORK, forward.first_layer, forward.last_layer, len(batch), tokens, logits)
+        known = self._mean_ms.get(shape)
+        return known if known is not None else self._scale * self._fallback.price_ms(batch)
+
+
+def budget(predictor: Predictor, configuration: Configuration, observation: Observation, repetitions: int) -> Budget:
+    """The three substitutions for one real run; simulated outcomes are drawn `repetitions` times."""
+    profile = predictor.pricer(configuration)
+
+    def recorded(request: int) -> Recorded:
+        return Recorded(observation.verified[request])
+
+    real = observation.figures.tokens_per_s
+
+    def rate(samplers, pricer: Pricer) -> float:  # type: ignore[no-untyped-def]
+        log = predictor.run(configuration, samplers, pricer)
+        return 1000 * observation.tokens / sum(log.duration_ms)
+
+    real_outcomes = rate(recorded, profile)
+    measured = MeasuredPricer(observation, profile, real_outcomes / real)
+    drawn = [rate(predictor.samplers(configuration, k), measured) for k in range(repetitions)]
+    return Budget(
+        latency=real_outcomes / real - 1,
+        acceptance=median(drawn) / real - 1,
+        control=rate(recorded, measured) / real - 1,
+        host=1 - observation.forward_ms / observation.decode_ms,
+    )

@@ -1,0 +1,93 @@
+"""Reality: one configuration decoded by the executor."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from hispec_sim.cascade import Bonus
+from hispec_sim.errors import InputError
+from hispec_sim.execute.choosing import Greedy
+from hispec_sim.execute.decoder import Decoder
+from hispec_sim.execute.generate import Settings, generate
+from hispec_sim.models.llama import Llama
+from hispec_sim.models.loading import LoadedModel
+from hispec_sim.profiler.prompts import Text
+from hispec_sim.validate.design import NETWORK, Configuration
+from hispec_sim.validate.observation import Figures, Observation, Shape, matched_shares
+
+
+def observe(
+    configuration: Configuration,
+    repeat: int,
+    network: Llama,
+    prompts: Sequence[Sequence[int]],
+    clock_s: Callable[[], float] = time.perf_counter,
+) -> Observation:
+    """Decode the prompts greedily, each to the full length, after a prefill of its own. Raises InputError where they
+    do not fit the network."""
+    cascade = configuration.cascade(network.config.shape.n_layers)
+    new_tokens = configuration.max_new_tokens
+    decoder = Decoder(
+        cascade,
+        {NETWORK: network},
+        slots=configuration.batch,
+        max_tokens=max(map(len, prompts)) + new_tokens,
+        clock_s=clock_s,
+    )
+    outputs, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: Greedy(), prefill_first=True)
+    depths = [level.exit_layer for level in cascade.levels]
+    level_ms = [0.0] * len(depths)
+    between_ms = (record.decode_ms - record.forward_ms) / len(record.device)
+    shapes: dict[Shape, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+    for f in record.device:
+        level_ms[depths.index(f.last_layer)] += f.duration_ms + between_ms
+        shape = Shape(f.network, f.first_layer, f.last_layer, f.batch, f.tokens, f.logits)
+        times, total = shapes[shape]
+        shapes[shape] = (times + 1, total + f.duration_ms)
+    tokens = sum(map(len, outputs))
+    passes = sum(1 for each in record.sequences for f in each.forwards if f.last_layer == depths[-1])
+    verified = [each.verified for each in record.sequences]
+    figures = Figures(
+        tokens_per_s=1000 * tokens / record.decode_ms,
+        tokens_per_target_pass=tokens / passes,
+        matched_per_drafted=matched_shares([v for each in verified for v in each], len(depths)),
+        forwards_per_token=len(record.device) / tokens,
+        level_ms_per_token=tuple(ms / tokens for ms in level_ms),
+    )
+    return Observation(
+        configuration.name,
+        repeat,
+        tokens,
+        record.decode_ms,
+        record.prefill_ms,
+        record.forward_ms,
+        figures,
+        dict(shapes),
+        verified,
+        hashlib.sha256(repr(outputs).encode()).hexdigest(),
+    )
+
+
+def usable_prompts(
+    texts: Sequence[Text], target: LoadedModel, wanted: int, new_tokens: int, tick: Callable[[], None]
+) -> list[tuple[Text, list[int]]]:
+    """The first `wanted` prompts that the target goes on from for `new_tokens` tokens without ending its text, so that
+    all requests have one length, with their tokens. Raises InputError if there are fewer."""
+    network, found = target.network, []
+    cascade = Configuration((), 1, (), Bonus.ON_MISMATCH, 1, new_tokens).cascade(network.config.shape.n_layers)
+    for text in texts:
+        ids = target.tokenizer.encode(text.text)
+        if len(ids) + new_tokens > network.config.max_positions:
+            continue
+        settings = Settings(new_tokens, target.tokenizer.stop_ids)
+        if len(generate(cascade, {NETWORK: network}, ids, settings).token_ids) == new_tokens:
+            found.append((text, ids))
+            tick()
+        if len(found) == wanted:
+            return found
+    raise InputError(
+        f"the design wants {wanted} prompts that go on for {new_tokens} tokens; {len(found)} of {len(texts)} do"
+    )

@@ -1,0 +1,108 @@
+"""What one run of one configuration came to, real or simulated: the same figures on both sides, and what an
+observation keeps so that the errors of its prediction can be taken apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hispec_sim.simulate.engine import RunLog
+from hispec_sim.step_graph import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Figures of a run. Tuples have one entry per level, draft first; time is that of forwards that reach the level,
+    with an equal share of the time between forwards for each."""
+
+    tokens_per_s: float
+    tokens_per_target_pass: float
+    matched_per_drafted: tuple[float, ...]
+    forwards_per_token: float
+    level_ms_per_token: tuple[float, ...]
+
+    def flat(self) -> dict[str, float]:
+        """One number per name; level 0 verifies nothing."""
+        found: dict[str, float] = {
+            "tokens_per_s": self.tokens_per_s,
+            "tokens_per_target_pass": self.tokens_per_target_pass,
+            "forwards_per_token": self.forwards_per_token,
+        }
+        found |= {f"matched_per_drafted_{k}": x for k, x in enumerate(self.matched_per_drafted) if k}
+        return found | {f"level_{k}_ms_per_token": x for k, x in enumerate(self.level_ms_per_token)}
+
+
+class Shape(NamedTuple):
+    """What device forwards are told apart by; tokens and logits are sums over the batch."""
+
+    network: str
+    first_layer: int
+    last_layer: int
+    batch: int
+    tokens: int
+    logits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One real run. `shapes` has, for each shape of forward, how often it ran and the milliseconds in all; `verified`
+    the (level, run, matched) of each sequence's verifications in order; `text_sha256` the hash of what was written."""
+
+    configuration: str
+    repeat: int
+    tokens: int
+    decode_ms: float
+    prefill_ms: float
+    forward_ms: float
+    figures: Figures
+    shapes: dict[Shape, tuple[int, float]]
+    verified: list[list[tuple[int, int, int]]]
+    text_sha256: str
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for a JSON file."""
+        return asdict(self) | {"shapes": [[*shape, *times] for shape, times in self.shapes.items()]}
+
+    @classmethod
+    def of_data(cls, data: dict[str, Any]) -> Observation:
+        """What `data` gave. Raises KeyError or TypeError if it is something else."""
+        figures: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["figures"].items()}
+        parts: dict[str, Any] = {
+            "figures": Figures(**figures),
+            "shapes": {Shape(*row[:6]): (row[6], row[7]) for row in data["shapes"]},
+            "verified": [[(level, run, matched) for level, run, matched in each] for each in data["verified"]],
+        }
+        return cls(**(data | parts))
+
+
+def matched_shares(verified: Sequence[tuple[int, int, int]], levels: int) -> tuple[float, ...]:
+    """Share of the tokens verified by each level that it accepted; NaN where it verified nothing."""
+    run, matched = Counter[int](), Counter[int]()
+    for level, n, m in verified:
+        run[level] += n
+        matched[level] += m
+    return tuple(matched[k] / run[k] if run[k] else float("nan") for k in range(levels))
+
+
+def simulated_figures(log: RunLog) -> Figures:
+    """The figures of a simulated run."""
+    levels, target = len(log.cascade.levels), log.cascade.target
+    first = np.cumsum([0, *log.batch_size[:-1]])
+    reached = [log.move[i].source.span.reaches_level for i in first]
+    level_ms = np.bincount(reached, weights=log.duration_ms, minlength=levels)
+    verified = [
+        (move.source.level, move.source.run, move.matched) for move in log.move if move.source.kind is Kind.VERIFY
+    ]
+    tokens = sum(move.committed for move in log.move)
+    passes = sum(1 for move in log.move if move.matched >= 0 and move.source.level == target)
+    return Figures(
+        tokens_per_s=1000 * tokens / sum(log.duration_ms),
+        tokens_per_target_pass=tokens / passes,
+        matched_per_drafted=matched_shares(verified, levels),
+        forwards_per_token=len(log.duration_ms) / tokens,
+        level_ms_per_token=tuple((level_ms / tokens).tolist()),
+    )

@@ -1,0 +1,96 @@
+"""The prediction of one configuration: the same cascade, scheduler and prompt lengths as in reality, outcomes replayed
+from a trace of other prompts, time from a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hispec_sim.acceptance.replay import ReplaySource
+from hispec_sim.acceptance.sampler import Sampler
+from hispec_sim.acceptance.trace import AgreementTrace
+from hispec_sim.errors import InputError
+from hispec_sim.latency.cost import NetworkCost
+from hispec_sim.simulate.engine import Engine, RunLog
+from hispec_sim.simulate.pricing import Pricer
+from hispec_sim.step_graph import StepGraph
+from hispec_sim.study.uncertainty import resampled
+from hispec_sim.validate.design import NETWORK, Configuration
+from hispec_sim.validate.observation import Figures, simulated_figures
+
+Samplers = Callable[[int], Sampler]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Figures of every repetition of a simulated configuration."""
+
+    configuration: Configuration
+    repetitions: tuple[Figures, ...]
+
+    def values(self, name: str) -> list[float]:
+        """A figure of every repetition, by its flat name."""
+        return [figures.flat()[name] for figures in self.repetitions]
+
+
+class Predictor:
+    """Simulates configurations with one trace and one profile.
+
+    `sequences` are the recorded ones that requests may replay; paired, request k replays `sequences[k]`.
+    """
+
+    def __init__(
+        self,
+        trace: AgreementTrace,
+        cost: NetworkCost,
+        prompt_tokens: Sequence[int],
+        *,
+        paired: Sequence[int] | None,
+        seed: int,
+    ) -> None:
+        self.trace, self.cost, self.prompt_tokens = trace, cost, tuple(prompt_tokens)
+        self._paired, self._seed = paired, seed
+        self._shape = replace(cost.profile.network, name=NETWORK)
+
+    def predict(self, configuration: Configuration, repetitions: int) -> Prediction:
+        """Simulate it so many times, each on other recorded prompts. Raises InputError where the trace or the profile
+        does not have what it takes."""
+        found = []
+        pricer = self.pricer(configuration)
+        for repetition in range(repetitions):
+            log = self.run(configuration, self.samplers(configuration, repetition), pricer)
+            found.append(simulated_figures(log))
+        return Prediction(configuration, tuple(found))
+
+    def samplers(self, configuration: Configuration, repetition: int) -> Samplers:
+        """Replaying samplers of a repetition, by request."""
+        cascade = configuration.cascade(self._shape.n_layers)
+        source = ReplaySource(self.trace, cascade, {NETWORK: self._shape})
+        rng = np.random.default_rng([self._seed, repetition])
+        chosen = self._paired
+        if chosen is None:
+            pool = np.flatnonzero(self.trace.lengths >= configuration.max_new_tokens)
+            if not len(pool):
+                raise InputError(
+                    f"configuration {configuration.name}: no recorded text has {configuration.max_new_tokens} tokens "
+                    f"(the longest has {self.trace.lengths.max()}); record the trace with more --max-new-tokens"
+                )
+            chosen = resampled(pool.tolist(), len(self.prompt_tokens), rng).tolist()
+
+        def new_sampler(request: int) -> Sampler:
+            return source.sampler(chosen[request], np.random.default_rng([self._seed, repetition, request]))
+
+        return new_sampler
+
+    def pricer(self, configuration: Configuration) -> Pricer:
+        """Prices from the profile."""
+        longest = max(self.prompt_tokens) + configuration.max_new_tokens
+        return Pricer({NETWORK: self.cost}, range(min(self.prompt_tokens), longest + 1), padded=True)
+
+    def run(self, configuration: Configuration, new_sampler: Samplers, pricer: Pricer) -> RunLog:
+        """One simulated run over all prompts."""
+        graph = StepGraph(configuration.cascade(self._shape.n_layers))
+        lengths = [(tokens, configuration.max_new_tokens) for tokens in self.prompt_tokens]
+        return Engine(graph, pricer, new_sampler=new_sampler).run(lengths, configuration.batch)

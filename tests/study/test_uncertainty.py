@@ -1,0 +1,100 @@
+"""The interval of a scenario's rate: only where trace and profile tell it, and as wide as they say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
+from hispec_sim.acceptance.trace_file import save_trace
+from hispec_sim.latency.profile import LatencyProfile
+from hispec_sim.latency.profile_file import read_profile, write_profile
+from hispec_sim.networks import known_networks
+from hispec_sim.report.summary import PolicySummary
+from hispec_sim.scenario.load import load_scenario
+from hispec_sim.study.study import Study
+from hispec_sim.study.uncertainty import profile_error, sampling_error
+
+PROFILE = Path(__file__).parents[2] / "profiles/h100_sxm/llama-3.1-8b.csv"
+LLAMA = known_networks()["llama-3.1-8b"]
+SCENARIO = """
+name: traced
+seed: 1
+repetitions: 2
+networks: {big: {profile: profile.csv}}
+workload: {concurrency: 1, requests: 12, prompt_tokens: 256, output_tokens: 40}
+policies:
+  - {name: alone, levels: [{network: big}]}
+  - name: exit
+    levels: [{network: big, exit_layer: 8, draft_length: 3}, {network: big}]
+    acceptance: {trace: texts.trace}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A scenario on a trace of 12 texts, the exit agreeing less from text to text."""
+    rng = np.random.default_rng(0)
+    agree = np.repeat(np.linspace(0.9, 0.4, 12), 40)
+    labels = np.column_stack([rng.random(480) > agree, np.zeros(480)]).astype(np.uint8)
+    starts = np.arange(13, dtype=np.int64) * 40
+    prompts = tuple(Prompt(f"{i}", f"{i}", "", 4) for i in range(12))
+    exits = (Exit(LLAMA.name, 8), Exit(LLAMA.name, 32))
+    trace = AgreementTrace((LLAMA,), exits, labels, starts, prompts, OffPath.none(2, sampled=False), None, {})
+    save_trace(trace, tmp_path / "texts.trace")
+    (tmp_path / "traced.yaml").write_text(SCENARIO)
+    return tmp_path
+
+
+def spread(profile: LatencyProfile, factor: float) -> LatencyProfile:
+    """The profile with quantiles that far from every median."""
+    rows = [
+        replace(row, p10_ms=row.ms / factor, p90_ms=row.ms * factor, repeats=9, origin="measured")
+        for row in profile.rows
+        if row.tensor_parallel == 1
+    ]
+    return replace(profile, rows=tuple(rows))
+
+
+def policies(folder: Path, *overrides: str) -> dict[str, PolicySummary]:
+    summary = Study(load_scenario(folder / "traced.yaml", list(overrides))).run().summary
+    return {policy.name: policy for policy in summary.policies}
+
+
+def test_an_interval_where_trace_and_profile_tell_it(folder: Path) -> None:
+    """The policy with a trace has one, around its median and wider than over repetitions; the other has none."""
+    write_profile(spread(read_profile(PROFILE), 1.02), folder / "profile.csv")
+    found = policies(folder)
+    assert found["alone"].tokens_per_s_predicted is None
+    assert found["exit"].tokens_per_s_predicted is not None
+    low, high = found["exit"].tokens_per_s_predicted
+    rate = found["exit"].tokens_per_s
+    assert low < rate.low <= rate.median <= rate.high < high
+    write_profile(spread(read_profile(PROFILE), 1.3), folder / "wide.csv")
+    wider = policies(folder, "networks.big.profile=wide.csv")["exit"].tokens_per_s_predicted
+    assert wider is not None
+    assert wider[0] < low < high < wider[1]
+
+
+def test_no_interval_without_quantiles(folder: Path) -> None:
+    write_profile(read_profile(PROFILE), folder / "profile.csv")
+    assert policies(folder)["exit"].tokens_per_s_predicted is None
+
+
+def test_repeated_runs_count_in_full() -> None:
+    """Ten per cent between the quantiles and the median is .078 of a standard deviation, beside interpolation."""
+    plain = read_profile(PROFILE)
+    interpolation = profile_error(plain)
+    assert 0 < interpolation < 0.05
+    expected = math.hypot(profile_error(spread(plain, 1 + 1e-9)), math.log(1.1) / 1.2815515655446004)
+    assert profile_error(spread(plain, 1.1)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_sampling_error_by_hand() -> None:
+    """Values 1, 2, 3: a standard deviation of 1 over the root of 3, relative to 2."""
+    assert sampling_error({0: 1.0, 1: 2.0, 2: 3.0}) == pytest.approx(1 / math.sqrt(3) / 2)
+    assert math.isnan(sampling_error({0: 1.0}))

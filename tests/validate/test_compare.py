@@ -1,0 +1,75 @@
+"""The arithmetic of a validation, on tables small enough to check by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hispec_sim.study.uncertainty import interval, resampled
+from hispec_sim.validate.compare import fidelity, kendall_tau, regret
+
+
+def table(real: list[float], simulated: list[float], reach: float = 0.0) -> pd.DataFrame:
+    """Rates of some configurations; the intervals reach as far on both sides."""
+    rows = pd.DataFrame({"tokens_per_s_real": real, "tokens_per_s_sim": simulated})
+    rows["tokens_per_s_error"] = rows["tokens_per_s_sim"] / rows["tokens_per_s_real"] - 1
+    rows["tokens_per_s_sim_low"] = rows["tokens_per_s_sim"] - reach
+    rows["tokens_per_s_sim_high"] = rows["tokens_per_s_sim"] + reach
+    return rows
+
+
+def test_errors_bias_and_coverage() -> None:
+    """+10 %, -10 %, +20 %, and two of three real values within 12."""
+    found = fidelity(table([100, 100, 100], [110, 90, 120], reach=12), "tokens_per_s")
+    assert found.median == pytest.approx(0.1)
+    assert found.p95 == pytest.approx(0.19)
+    assert found.bias == pytest.approx(0.2 / 3)
+    assert found.coverage == pytest.approx(2 / 3)
+
+
+def test_regret_is_what_the_choice_costs() -> None:
+    """The simulator takes the second, which is really 80 where the third would be 100."""
+    assert regret(table([50, 80, 100], [60, 99, 98])) == pytest.approx(0.2)
+    assert regret(table([50, 80, 100], [1, 2, 3])) == 0
+
+
+def test_tau_by_hand() -> None:
+    """Five of six pairs agree and one does not; with a tie, that pair counts for neither."""
+    assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)
+    assert kendall_tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(2 * 3))
+    assert math.isnan(kendall_tau([1, 1], [1, 2]))
+
+
+@given(st.lists(st.floats(1, 100), min_size=2, max_size=12, unique=True))
+def test_tau_of_a_ranking_with_itself_and_its_reverse(values: list[float]) -> None:
+    assert kendall_tau(values, values) == pytest.approx(1)
+    assert kendall_tau(values, [-value for value in values]) == pytest.approx(-1)
+
+
+def test_an_interval_covers_as_often_as_it_says() -> None:
+    """Values of a lognormal with spread .05, and a common error of .1 that the repetitions do not show."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(500):
+        repetitions = 100 * np.exp(0.05 * rng.standard_normal(40))
+        low, high = interval(repetitions, relative_error=0.1)
+        inside += low <= 100 * math.exp(math.hypot(0.05, 0.1) * rng.standard_normal()) <= high
+    assert 0.92 <= inside / 500 <= 0.98
+
+
+def test_an_interval_without_spread_is_a_point() -> None:
+    assert interval([3.0, 3.0]) == pytest.approx((3, 3))
+    assert all(math.isnan(end) for end in interval([float("nan")]))
+
+
+def test_resampling_twice_has_both_errors() -> None:
+    """The mean of few requests on few recordings varies by both numbers: var / requests + var / recordings."""
+    rng = np.random.default_rng(1)
+    values = np.arange(20.0)
+    means = [values[resampled(range(20), 10, rng)].mean() for _ in range(4000)]
+    assert np.var(means) == pytest.approx(values.var() * (1 / 10 + 1 / 20), rel=0.1)

@@ -1,0 +1,80 @@
+"""The claim of the product, small: the reference model decoded for real and simulated, side by side."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from quick_profile import quick_profile
+
+from hispec_sim.acceptance.trace import Exit, Prompt
+from hispec_sim.latency.cost import NetworkCost
+from hispec_sim.models.loading import load_model
+from hispec_sim.models.packed import pack_for_cpu
+from hispec_sim.profiler.agreement import Plan, record_batch
+from hispec_sim.profiler.prompts import Split, prompt_set
+from hispec_sim.validate.campaign import Campaign, compare_all
+from hispec_sim.validate.compare import overall
+from hispec_sim.validate.decoding import observe, usable_prompts
+from hispec_sim.validate.design import load_design
+from hispec_sim.validate.prediction import Predictor
+
+torch.set_num_threads(1)
+DESIGN = Path(__file__).parents[2] / "scenarios" / "validation" / "small.yaml"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The small design on the model that is shipped, with a trace of the same prompts and a profile of the moment."""
+    plan = load_design(DESIGN)
+    configurations = plan.expand()
+    assert len(configurations) == 10
+    model = load_model("reference")
+    network = model.network
+    pack_for_cpu(network)
+    new_tokens = configurations[0].max_new_tokens
+    kept = usable_prompts(prompt_set("reference", Split.HELD_OUT), model, plan.prompts, new_tokens, lambda: None)
+    ids = [tokens for _, tokens in kept]
+    name = network.config.shape.name
+    exits = tuple(Exit(name, depth) for depth in (2, 8, network.config.shape.n_layers))
+    recording = Plan(exits, exits[1:2], new_tokens, places=new_tokens, tokens=2 * new_tokens)
+    about = [Prompt(text.name, text.group, "", len(tokens)) for text, tokens in kept]
+    trace = record_batch({name: network}, recording, ids, about, 0, model.tokenizer.stop_ids)
+    cost = NetworkCost(quick_profile(network), tensor_parallel=1)
+    predictor = Predictor(trace, cost, list(map(len, ids)), paired=range(len(ids)), seed=0)
+    campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
+    campaign.decode(configurations, 1, lambda c, r: observe(c, r, network, ids, time.thread_time), lambda: None)
+    return compare_all(campaign, configurations, predictor, 4)
+
+
+@pytest.mark.parametrize("name", ["tokens_per_target_pass", "forwards_per_token", "matched_per_drafted_1"])
+def test_what_was_recorded_is_replayed_exactly(rows: pd.DataFrame, name: str) -> None:
+    """Each request replays its own prompt and all that follows wrong tokens, so that outcomes leave no error."""
+    known = rows.dropna(subset=[f"{name}_real"])
+    assert len(known) == (8 if name.startswith("matched") else 10)
+    assert known[f"{name}_error"].abs().max() < 1e-9
+
+
+def test_control_leaves_no_error(rows: pd.DataFrame) -> None:
+    """The run's own outcomes at the run's own mean times take the run's time: forwards and batches are the same."""
+    assert rows["error_control"].abs().max() < 1e-6
+    assert rows["error_acceptance"].abs().max() < 1e-6, "the trace is of the same prompts"
+
+
+def test_time_is_predicted_within_a_factor(rows: pd.DataFrame) -> None:
+    """Profiled in a moment on a busy machine: far from what a quiet one allows, far below a loss of fidelity."""
+    assert rows["tokens_per_s_error"].abs().median() < 0.35
+    assert (rows["tokens_per_s_sim"] / rows["tokens_per_s_real"]).between(1 / 2, 2).all()
+
+
+def test_the_whole_is_summed_up(rows: pd.DataFrame) -> None:
+    """Every figure, both batches, and the part of the error that is left: time."""
+    result = overall(rows)
+    assert result["configurations"] == 10
+    assert set(result["by_batch"]) == {"1", "4"}
+    assert result["figures"]["tokens_per_target_pass"] == {"median": 0, "p95": 0, "bias": 0, "coverage": 1}
+    assert result["largest_term"] == "latency"
+    assert result["by_batch"]["1"]["kendall_tau"] > 0
