@@ -17,6 +17,7 @@ from hispec_sim.sweep.candidate import (
     Outcome,
     interval,
     levels_of,
+    margin,
     parse_levels,
     run,
 )
@@ -24,7 +25,7 @@ from hispec_sim.sweep.conditions import Conditions
 from hispec_sim.sweep.defaults import default_like, is_default
 from hispec_sim.sweep.flip import flip_point
 from hispec_sim.sweep.inputs import Input, inputs_of
-from hispec_sim.sweep.recommend import OBJECTIVES, advise, competing, kind_of, leading, paired_ratio, records, untried
+from hispec_sim.sweep.recommend import OBJECTIVES, advise, competing, kind_of, leading, records, untried
 from hispec_sim.sweep.sentence import sentence
 from hispec_sim.sweep.vllm import speculative_config
 
@@ -117,7 +118,7 @@ def recommend(
             tokens_per_s=interval(outcome.tokens_per_s),
             tpot_ms=interval(outcome.tpot_ms),
             n_points=1 if candidate.role == "paper_default" else int(counts[candidate.role]),
-            recommended_over_this=paired_ratio(recommended.paired, outcome.paired),
+            recommended_over_this=margin(recommended, outcome),
         )
         for candidate, outcome in compared
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hispec_sim.acceptance.replay import ReplaySource
-from hispec_sim.report.recommendation import Role
+from hispec_sim.report.recommendation import Margin, Role
 from hispec_sim.report.summary import Interval
 from hispec_sim.scenario.build import build_costs, build_policy
 from hispec_sim.scenario.load import LoadedScenario
@@ -19,6 +19,7 @@ from hispec_sim.simulate.metrics import measure
 from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import StepGraph
 from hispec_sim.study.run import configuration_of
+from hispec_sim.sweep.recommend import paired_ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +44,53 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Figures of one configuration. `paired[i]` is its score under the i-th luck, higher being better.
+    """Figures of one configuration, by repetition; `scores` are of the objective, higher being better.
 
-    Luck is a repetition, or a recorded prompt where outcomes are replayed from a trace: repetitions of a replay are
-    nearly the same, and prompts are what differs in service.
+    `by_prompt` are output tokens per second of each request, mean over repetitions. Where outcomes are `replayed` from
+    a trace, prompts are what differs in service: repetitions of a replay are nearly the same.
     """
 
     tokens_per_s: tuple[float, ...]
     tpot_ms: tuple[float, ...]
-    paired: tuple[float, ...]
+    scores: tuple[float, ...]
+    by_prompt: tuple[float, ...]
+    replayed: bool
 
     @property
     def score(self) -> float:
-        """Geometric mean over luck."""
-        return float(np.exp(np.mean(np.log(self.paired))))
+        """Geometric mean over repetitions."""
+        return float(np.exp(np.mean(np.log(self.scores))))
+
+
+def margin(above: Outcome, below: Outcome) -> Margin:
+    """The ratio of their scores, with its interval over repetitions, or over prompts where either is a replay."""
+    if not (above.replayed or below.replayed):
+        return paired_ratio(above.scores, below.scores)
+    common = min(len(above.by_prompt), len(below.by_prompt))
+    found = paired_ratio(above.by_prompt[:common], below.by_prompt[:common])
+    ratio = above.score / below.score
+    return Margin(ratio=ratio, low=ratio * found.low / found.ratio, high=ratio * found.high / found.ratio)
 
 
 def run(configuration: Configuration, objective: str, repetitions: int) -> Outcome:
     """Simulate on the event-driven engine."""
     graph = StepGraph(configuration.cascade)
     pricer = Pricer(configuration.costs, configuration.contexts)
-    replayed = isinstance(configuration.outcomes, ReplaySource)
     metrics, by_prompt = [], []
     for repetition in range(repetitions):
         log = simulate(replace(configuration, repetition=repetition), graph, pricer)
         metrics.append(measure(log))
-        if replayed:
-            requests = sorted(log.requests, key=lambda request: request.index)
-            by_prompt.append([1000 * r.output_tokens / (r.end_ms - r.start_ms) for r in requests])
+        requests = sorted(log.requests, key=lambda request: request.index)
+        by_prompt.append([1000 * r.output_tokens / (r.end_ms - r.start_ms) for r in requests])
     speed = tuple(m.tokens_per_s for m in metrics)
     tpot_ms = tuple(m.tpot_ms for m in metrics)
-    paired: Sequence[float]
-    if replayed and len(by_prompt[0]) > 1:
-        paired = np.mean(by_prompt, axis=0).tolist()
-    else:
-        paired = speed if objective == "tokens_per_s" else [1000 / ms for ms in tpot_ms]
-    return Outcome(speed, tpot_ms, tuple(paired))
+    return Outcome(
+        speed,
+        tpot_ms,
+        speed if objective == "tokens_per_s" else tuple(1000 / ms for ms in tpot_ms),
+        tuple(np.mean(by_prompt, axis=0).tolist()),
+        isinstance(configuration.outcomes, ReplaySource),
+    )
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -103,7 +103,7 @@ def paired_ratio(above: Sequence[float] | NDArray[Any], below: Sequence[float] |
     logs = np.log(np.asarray(above, dtype=float)) - np.log(np.asarray(below, dtype=float))
     mean, free = float(logs.mean()), len(logs) - 1
     if free < 1:
-        raise InputError("a margin with an interval needs at least 2 repetitions")
+        raise InputError("a margin with an interval needs 2 repetitions, or 2 requests where a trace is replayed")
     half = _student(free) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
     return Margin(ratio=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half))
 

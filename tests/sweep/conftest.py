@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from hispec_sim.cli.main import app
+from hand_made import command
 
 BASE = Path(__file__).parents[2] / "scenarios/hispec_llama3_8b.yaml"
 SWEEP = f"""
@@ -38,13 +36,6 @@ policies:
       - {{network: llama-3-8b, verify_period: $verify_period}}
     acceptance: {{model: chain}}
 """
-
-
-def command(*arguments: str) -> str:
-    """What a command prints; it must succeed."""
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
 
 
 @pytest.fixture(scope="session")

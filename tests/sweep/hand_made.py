@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from typer.testing import CliRunner
 
+from hispec_sim.cli.main import app
 from hispec_sim.scenario.load import LoadedScenario, load_scenario
 
 NETWORK = "llama-3.1-8b"
@@ -82,3 +84,10 @@ class SmallSweep:
     def scenario(self, row: Mapping[str, Any]) -> LoadedScenario:
         """As a sweep's results have it."""
         return self._loaded[row["point"]]
+
+
+def command(*arguments: str) -> str:
+    """What a command prints; it must succeed."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output

@@ -10,8 +10,12 @@ import pytest
 from hand_made import POLICIES, scenario
 
 from hispec_sim.acceptance.models import Correlated, Independent, LevelAgreement, PerPosition
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
+from hispec_sim.acceptance.trace_file import save_trace
+from hispec_sim.networks import known_networks
+from hispec_sim.scenario.load import load_scenario
 from hispec_sim.simulate.configuration import Configuration
-from hispec_sim.sweep.candidate import Candidate, run
+from hispec_sim.sweep.candidate import Candidate, Outcome, margin, run
 from hispec_sim.sweep.inputs import Input, inputs_of, shifted
 from hispec_sim.sweep.vllm import speculative_config
 
@@ -71,7 +75,7 @@ def test_host_overhead_is_paid_per_forward(inputs: dict[str, Input], candidates:
     assert changed is not None
     before, after = (run(c, "tpot_ms", 1) for c in (candidates["autoregressive"].configuration(), changed))
     assert after.tpot_ms[0] - before.tpot_ms[0] == pytest.approx(1.0)
-    assert after.paired[0] < before.paired[0]
+    assert after.scores[0] < before.scores[0]
 
 
 def test_acceptance_moves_one_policy(inputs: dict[str, Input], candidates: dict[str, Candidate]) -> None:
@@ -95,6 +99,42 @@ def test_shift_in_log_odds() -> None:
     assert correlated.agreement == (LevelAgreement(0.75, 0.5, 0.4), pair)
 
 
+def test_margin_over_prompts_of_a_replay() -> None:
+    """Repetitions of a replay are alike, prompts are not: the ratio is the scores', its width the prompts'."""
+    fast = Outcome((200.0,) * 3, (5.0,) * 3, (200.0,) * 3, (300.0, 100.0, 220.0), replayed=True)
+    slow = Outcome((100.0,) * 3, (10.0,) * 3, (100.0,) * 3, (100.0, 100.0, 100.0, 100.0), replayed=False)
+    found = margin(fast, slow)
+    assert found.ratio == pytest.approx(2.0)
+    assert found.high / found.low > 5
+    assert found.ratio == pytest.approx(math.sqrt(found.low * found.high))
+    drawn = margin(Outcome((220.0, 180.0), (1, 1), (220.0, 180.0), (1.0,), replayed=False), Outcome(
+        (110.0, 90.0), (1, 1), (110.0, 90.0), (1.0,), replayed=False))  # fmt: skip
+    assert drawn.low == pytest.approx(2.0)
+    assert drawn.high == pytest.approx(2.0)
+
+
+def test_recorded_acceptance_is_not_varied(tmp_path: Path) -> None:
+    """With a trace, inputs are times, host overhead and jitter; its finalists are compared prompt by prompt."""
+    rng = np.random.default_rng(0)
+    agree = np.repeat(np.linspace(0.9, 0.4, 6), 40)
+    labels = np.column_stack([rng.random(240) > agree, np.zeros(240)]).astype(np.uint8)
+    llama = known_networks()["llama-3.1-8b"]
+    trace = AgreementTrace(
+        (llama,), (Exit(llama.name, 4), Exit(llama.name, 32)), labels, np.arange(7, dtype=np.int64) * 40,
+        tuple(Prompt(f"{i}", f"{i}", "", 4) for i in range(6)), OffPath.none(2, sampled=False), None, {},
+    )  # fmt: skip
+    save_trace(trace, tmp_path / "texts.trace")
+    text = """{name: exit, bonus: always, levels: [{network: llama-3.1-8b, exit_layer: 4, draft_length: 2},
+      {network: llama-3.1-8b}], acceptance: {trace: texts.trace}}"""
+    replayed = Candidate("single_layer", "e", scenario(tmp_path, text))
+    alone = Candidate("autoregressive", "a", scenario(tmp_path, POLICIES["autoregressive"]))
+    names = [found.name for found in inputs_of([alone, replayed])]
+    assert names == ["host overhead per forward", "times of verifications", "jitter, 90 % quantile"]
+    outcomes = [run(candidate.configuration(), "tokens_per_s", 2) for candidate in (replayed, alone)]
+    assert outcomes[0].scores[0] == outcomes[0].scores[1]
+    assert margin(*outcomes).high > 1.02 * margin(*outcomes).ratio
+
+
 def test_vllm_serves_a_whole_draft_only(tmp_path: Path, candidates: dict[str, Candidate]) -> None:
     assert speculative_config(candidates["early exit"]) is None
     assert speculative_config(candidates["hispec"]) is None
@@ -108,8 +148,6 @@ def test_vllm_serves_a_whole_draft_only(tmp_path: Path, candidates: dict[str, Ca
         .replace("networks:\n", "networks:\n  small: {roofline: {network: llama-3.2-1b, device: h100_sxm}}\n")
         .replace("network: llama-3.1-8b, exit_layer: 4", "network: small")
     )
-    from hispec_sim.scenario.load import load_scenario
-
     assert speculative_config(Candidate("single_layer", "", load_scenario(path))) == {
         "method": "draft_model",
         "model": "small",

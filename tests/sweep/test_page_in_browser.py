@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import command
+from hand_made import command
 
 pytestmark = pytest.mark.browser
 
