@@ -12,9 +12,6 @@ from hispec_sim.cli.check import check_app
 from hispec_sim.cli.decode import decode_command
 from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.cli.profile import profile_app
-from hispec_sim.cli.profile_run import check_command as profile_check_command
-from hispec_sim.cli.profile_run import compare_command as profile_compare_command
-from hispec_sim.cli.profile_run import run_command as profile_run_command
 from hispec_sim.cli.recommend import recommend_command
 from hispec_sim.cli.report import report_command
 from hispec_sim.cli.run import run_command
@@ -47,9 +44,6 @@ app.command("report")(report_command)
 app.command("decode")(decode_command)
 app.command("validate")(validate_command)
 app.command("schema")(schema_command)
-profile_app.command("run")(profile_run_command)
-profile_app.command("check")(profile_check_command)
-profile_app.command("compare")(profile_compare_command)
 app.add_typer(profile_app, name="profile")
 app.add_typer(trace_app, name="trace")
 app.add_typer(check_app, name="check")
