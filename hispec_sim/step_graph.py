@@ -38,6 +38,7 @@ class Node:
     bonus: bool
     reach: int  # position behind the forward's last token
     verified_from: int  # position of the run's first token
+    repeat: bool  # a draft behind a draft: the request's forward before it went through the same layers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +101,7 @@ class StepGraph:
                 bonus=step.bonus,
                 reach=forward.position + forward.tokens,
                 verified_from=state.tentative[step.level],
+                repeat=step.level == 0 < self.cascade.target and state.tentative[0] > state.tentative[1],
             )
             if following is not None:
                 node.after = [Move(node, -1, following, 0)]

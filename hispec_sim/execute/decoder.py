@@ -68,9 +68,12 @@ class Decoder:
         slots: int,
         max_tokens: int,
         grouping: Grouping = Grouping.WAIT_TO_GROUP,
+        clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included. Raises InputError."""
+        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included; `clock_s` tells the seconds
+        that the record is made of. Raises InputError."""
         self.cascade = cascade
+        self._clock_s = clock_s
         self._grouping = grouping
         self._slots = slots
         self._max_tokens = max_tokens
@@ -127,11 +130,11 @@ class Decoder:
                 scheduler.ask(self._span(sequence.forward), sequence)
                 return
 
-        began = time.perf_counter()
+        began_s = self._clock_s()
         for slot in range(self._slots):
             admit(slot)
         while batch := scheduler.next_batch():
-            logits = self._run(batch, record)
+            logits = self._run(batch, record, began_s)
             for sequence in batch:
                 sequence.record.forwards.append(sequence.forward)
                 rows, logits = _split(logits, sequence.forward.logits)
@@ -146,13 +149,13 @@ class Decoder:
                         admit(sequence.slot)
                         continue
                 scheduler.ask(self._span(sequence.forward), sequence)
-        record.wall_ms = 1000 * (time.perf_counter() - began)
+        record.wall_ms = 1000 * (self._clock_s() - began_s)
         return outputs, record
 
-    def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
+    def _run(self, batch: Sequence[Decoding], record: Record, start_s: float) -> Tensor | None:
         forward = batch[0].forward
         pieces = [sequence.piece() for sequence in batch]
-        began = time.perf_counter()
+        began_s = self._clock_s()
         logits = self._networks[forward.network].forward(forward.first_layer, forward.last_layer, pieces)
         if logits is not None and logits.is_cuda:
             torch.cuda.synchronize(logits.device)
@@ -165,7 +168,8 @@ class Decoder:
                 sum(piece.tokens for piece in pieces),
                 sum(piece.logits for piece in pieces),
                 forward.shortlist,
-                1000 * (time.perf_counter() - began),
+                1000 * (self._clock_s() - began_s),
+                1000 * (began_s - start_s),
             )
         )
         return logits

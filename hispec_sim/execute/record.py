@@ -18,7 +18,8 @@ class SequenceRecord:
 
 @dataclass(slots=True)
 class DeviceForward:
-    """One forward of the device: what it ran, for how many sequences and tokens, and how long it took."""
+    """One forward of the device: what it ran, for how many sequences and tokens, when it began (from the start of the
+    execution) and how long it took."""
 
     network: str
     first_layer: int
@@ -28,6 +29,7 @@ class DeviceForward:
     logits: int
     shortlist: int | None
     duration_ms: float
+    began_ms: float = 0.0
 
 
 @dataclass(slots=True)

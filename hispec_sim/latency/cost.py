@@ -10,11 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from hispec_sim.errors import InputError
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import LatencyProfile, shortlist_of
+from hispec_sim.latency.profile import LatencyProfile, exit_head_op, repeated_layers_of, shortlist_of
 
 ALL_REDUCES = ("custom", "nccl")
-PARTS = ("embedding", "linear", "elementwise", "attention", "all_reduce", "layer", "lm_head", "host")
-"""What a forward's time is made of. `layer` stands for the four before it in profiles that time layers whole."""
+PARTS = (
+    *("forward", "embedding", "linear", "elementwise", "attention", "all_reduce", "layer", "exit_head", "lm_head"),
+    "host",
+)
+"""What a forward's time is made of. `layer` stands for the four before it in profiles that time layers whole; `forward`
+is what a forward takes besides its parts, and only profiles of real decode loops have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class NetworkCost:
         }
         heads = {size: op for name, op in self._ops.items() if (size := shortlist_of(name)) is not None}
         self._heads = {size: heads[size] for size in sorted(heads)} | {profile.network.vocab_size: self._ops["lm_head"]}
+        self._repeats = {n: op for name, op in self._ops.items() if (n := repeated_layers_of(name)) is not None}
         self._label = label
         self._whole_layer = "layer" in self._ops
         self._elementwise_scale = elementwise_scale
@@ -95,6 +100,7 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
+        repeat: bool = False,
     ) -> NDArray[np.float64]:
         """Milliseconds of one device forward; the shape is that of `context`.
 
@@ -102,7 +108,8 @@ class NetworkCost:
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
-        sequence attends to: a scalar or an array.
+        sequence attends to: a scalar or an array. `repeat` says that the forward before it was through the same layers,
+        whose weights may still be in the processor's cache.
         """
         parts = self.parts_ms(
             first_layer=first_layer,
@@ -112,6 +119,7 @@ class NetworkCost:
             logits=logits,
             context=context,
             shortlist=shortlist,
+            repeat=repeat,
         )
         return np.asarray(sum(parts.values()), dtype=np.float64)
 
@@ -125,6 +133,7 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
+        repeat: bool = False,
     ) -> dict[str, NDArray[np.float64]]:
         """`forward_ms` split into `PARTS`, each of the shape of `context`; their sum in order is that number."""
         if not 0 <= first_layer <= last_layer <= self._n_layers:
@@ -146,14 +155,44 @@ class NetworkCost:
                 parts["all_reduce"] += self._all_reduce.at_tokens(tokens)
         if n_layers:
             layer = self._layer_ms(batch, tokens, contexts)
+            if repeat and first_layer == 0 and tokens == batch and self._repeats:
+                layer["layer"] = self._repeated_ms(n_layers, batch, tokens, contexts, layer["layer"])
             for part, ms in layer.items():
                 parts[part] += n_layers * ms
             kernels = np.asarray(sum(layer.values()))
             parts["host"] += n_layers * np.maximum(0.0, self.host.per_layer_ms - kernels)
         if logits:
             parts["lm_head"] += self._lm_head_ms(logits, shortlist)
+            if exit_head_op(last_layer) in self._ops:
+                parts["exit_head"] += self._on_grid(exit_head_op(last_layer), batch, tokens, contexts)
+            if "choose" in self._ops:
+                parts["host"] += self._step_ms("choose", batch, max(1.0, logits / batch))
+        for op, part, query_tokens in (("forward", "forward", tokens / batch), ("host", "host", 1.0)):
+            if op in self._ops:
+                parts[part] += self._step_ms(op, batch, query_tokens)
         parts["host"] += self.host.per_forward_ms
         return parts
+
+    def _step_ms(self, op: str, batch: int, query_tokens: float) -> float:
+        """What the decode loop takes for a forward."""
+        return float(self._ops[op].at(batch, query_tokens, 1.0))
+
+    def _repeated_ms(
+        self,
+        n_layers: int,
+        batch: int,
+        tokens: int,
+        contexts: NDArray[np.float64],
+        fresh: NDArray[np.float64] | float,
+    ) -> NDArray[np.float64]:
+        """A layer of the first `n_layers`, which have just run: linear between the lengths that the profile has, and
+        for longer spans as in the longest, which hold more than any cache does. Never longer than a `fresh` layer."""
+        sizes = sorted(self._repeats)
+        upper = next((n for n in sizes if n >= n_layers), sizes[-1])
+        lower = next((n for n in reversed(sizes) if n <= n_layers), sizes[0])
+        above, below = (self._repeats[n].at(batch, tokens / batch, contexts) for n in (upper, lower))
+        weight = (n_layers - lower) / (upper - lower) if upper > lower else 0.0
+        return np.minimum(fresh, below * (1 - weight) + above * weight)
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:
         """Reading out `logits` rows for the whole vocabulary or a shortlist of it.

@@ -3,7 +3,8 @@
 Every axis and the time itself are taken in logarithms and interpolated linearly between neighbouring grid
 points: times of kernels are close to products of powers, and a kernel switch stays where both of its sides
 are in the grid (128 and 129 tokens). Against noise in the data, time never falls as an axis grows: each grid
-value is replaced by the largest at or below it on all axes.
+value is replaced by the largest at or below it on all axes. Where values are medians of repeated runs they stand as
+they are: a product of five tokens may really take longer than one of six.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class OpInterpolator:
 
     def __post_init__(self) -> None:
         self._log_axes = tuple(np.log(getattr(self.table, axis)) for axis in _AXES)
-        self._log_ms = np.log(_never_falling(self.table.ms))
+        self._log_ms = np.log(self.table.ms if self.table.repeated else _never_falling(self.table.ms))
         self._lines = {}
 
     def at(self, batch: float, query_tokens: float, context: ArrayLike) -> NDArray[np.float64]:
@@ -139,7 +140,7 @@ def leave_one_out(profile: LatencyProfile) -> dict[str, LeaveOneOut]:
         for axis, name in enumerate(_AXES):
             values = getattr(table, name)
             if len(values) > 2:
-                errors.setdefault(table.op, []).append(_errors_along(axis, np.log(values), table.ms))
+                errors.setdefault(table.op, []).append(_errors_along(axis, np.log(values), table))
     pooled = {op: np.concatenate(parts) for op, parts in errors.items()}
     return {
         op: LeaveOneOut(float(np.median(error)), float(np.quantile(error, 0.95)), len(error))
@@ -147,16 +148,19 @@ def leave_one_out(profile: LatencyProfile) -> dict[str, LeaveOneOut]:
     }
 
 
-def _errors_along(axis: int, x: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArray[np.float64]:
+def _errors_along(axis: int, x: NDArray[np.float64], table: OpTable) -> NDArray[np.float64]:
     """Errors at all inner points when their plane across `axis` is left out, raveled."""
-    planes = ms
-    for other in range(ms.ndim):
-        if other != axis:
-            planes = np.maximum.accumulate(planes, axis=other)
+    planes = table.ms
+    if not table.repeated:
+        for other in range(planes.ndim):
+            if other != axis:
+                planes = np.maximum.accumulate(planes, axis=other)
     planes = np.moveaxis(planes, axis, 0)
-    actual = np.moveaxis(ms, axis, 0)[1:-1]
-    below = np.maximum.accumulate(planes, axis=0)[:-2]
-    above = np.maximum(below, planes[2:])  # the running maximum there, had the plane never been measured
+    actual = np.moveaxis(table.ms, axis, 0)[1:-1]
+    below, above = planes[:-2], planes[2:]
+    if not table.repeated:
+        below = np.maximum.accumulate(planes, axis=0)[:-2]
+        above = np.maximum(below, above)  # the running maximum there, had the plane never been measured
     weight = ((x[1:-1] - x[:-2]) / (x[2:] - x[:-2]))[:, None, None]
     predicted = np.exp(np.log(below) * (1 - weight) + np.log(above) * weight)
     return np.abs(predicted / actual - 1).ravel()

@@ -33,9 +33,12 @@ TOKEN_OPS: tuple[str, ...] = (
 GRID_OPS: tuple[str, ...] = ("attention", "attention_prefill", "layer", "layer_prefill")
 """Ops on a full grid of (batch, query_tokens, context). The `_prefill` ones carry on where the others end."""
 
-OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS)
+STEP_OPS: tuple[str, ...] = ("forward", "choose", "host")
+"""Ops of the decode loop that every forward pays once, on a grid of (batch, query_tokens); context empty."""
 
-_SHORTLIST_OP = re.compile(r"lm_head_([1-9][0-9]{0,8})")
+OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS, *STEP_OPS)
+
+_NUMBERED_OP = re.compile(r"(lm_head|exit_head|layer_repeat)_([1-9][0-9]{0,8})")
 
 
 def shortlist_op(shortlist: int) -> str:
@@ -45,13 +48,42 @@ def shortlist_op(shortlist: int) -> str:
 
 def shortlist_of(op: str) -> int | None:
     """How many tokens a shortlist's LM head reads out; None for every other op."""
-    match = _SHORTLIST_OP.fullmatch(op)
-    return int(match[1]) if match else None
+    return _number_of("lm_head", op)
+
+
+def exit_head_op(exit_layer: int) -> str:
+    """The grid op of the trained head that an exit is read out through: `exit_head_8`."""
+    return f"exit_head_{exit_layer}"
+
+
+def exit_layer_of(op: str) -> int | None:
+    """The exit layer of an exit head's op; None for every other op."""
+    return _number_of("exit_head", op)
+
+
+def layer_repeat_op(n_layers: int) -> str:
+    """The grid op of a layer in a span of the first so many layers that ran in the forward before too."""
+    return f"layer_repeat_{n_layers}"
+
+
+def repeated_layers_of(op: str) -> int | None:
+    """How many layers the span of a `layer_repeat_L` has; None for every other op."""
+    return _number_of("layer_repeat", op)
+
+
+def _number_of(prefix: str, op: str) -> int | None:
+    match = _NUMBERED_OP.fullmatch(op)
+    return int(match[2]) if match and match[1] == prefix else None
 
 
 def is_token_op(op: str) -> bool:
     """Whether an op's time depends on the token count alone."""
     return op in TOKEN_OPS or shortlist_of(op) is not None
+
+
+def is_grid_op(op: str) -> bool:
+    """Whether an op's time depends on the context too."""
+    return op in GRID_OPS or exit_layer_of(op) is not None or repeated_layers_of(op) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +106,9 @@ class ProfileRow:
     repeats: int | None = None
 
     def __post_init__(self) -> None:
-        if self.op not in GRID_OPS and not is_token_op(self.op):
-            known = ", ".join((*OPS, "lm_head_K (a shortlist of K tokens)"))
+        if self.op not in STEP_OPS and not is_grid_op(self.op) and not is_token_op(self.op):
+            numbered = ("lm_head_K (a shortlist of K tokens)", "exit_head_E (at exit layer E)", "layer_repeat_L")
+            known = ", ".join((*OPS, *numbered))
             raise InputError(f"column op: unknown op {self.op!r}; known ops are {known}")
         if self.origin not in ORIGINS:
             raise InputError(f"column origin: {self.origin!r} is not one of {', '.join(ORIGINS)}")
@@ -87,8 +120,8 @@ class ProfileRow:
             ms = getattr(self, column)
             if ms is not None and not (math.isfinite(ms) and ms > 0):
                 raise InputError(f"column {column}: {ms} must be a finite time in milliseconds above 0")
-        if (self.op in GRID_OPS) != (self.context is not None):
-            rule = "needs a context of at least 1" if self.op in GRID_OPS else "takes no context: leave it empty"
+        if is_grid_op(self.op) != (self.context is not None):
+            rule = "needs a context of at least 1" if is_grid_op(self.op) else "takes no context: leave it empty"
             raise InputError(f"column context: op {self.op} {rule}")
         if is_token_op(self.op) and self.batch != 1:
             raise InputError(
@@ -122,8 +155,9 @@ class Provenance:
 class OpTable:
     """One op at one tensor parallelism as a full grid.
 
-    `batch`, `query_tokens`, `context`: the axes, float64, increasing; a token op has one batch (1) and one
-    context (1, a placeholder). `ms` and `measured` have shape (batch, query_tokens, context).
+    `batch`, `query_tokens`, `context`: the axes, float64, increasing; a token op has one batch (1), and all but grid
+    ops have one context (1, a placeholder). `ms` and `measured` have shape (batch, query_tokens, context). `repeated`
+    tells that every measured time is the median of repeated runs.
     """
 
     op: str
@@ -133,6 +167,7 @@ class OpTable:
     context: NDArray[np.float64]
     ms: NDArray[np.float64]
     measured: NDArray[np.bool_]
+    repeated: bool = False
 
     @property
     def is_token_op(self) -> bool:
@@ -165,6 +200,8 @@ class LatencyProfile:
                 raise InputError(
                     f"op {op}: a shortlist is shorter than the vocabulary, which has {self.network.vocab_size} tokens"
                 )
+            if max(exit_layer_of(op) or 0, repeated_layers_of(op) or 0) > self.network.n_layers:
+                raise InputError(f"op {op}: the network has {self.network.n_layers} layers")
         for tensor_parallel in {row.tensor_parallel for row in self.rows}:
             _check_required(tensor_parallel, {op for op, tp in by_table if tp == tensor_parallel})
         object.__setattr__(self, "_tables", {key: _grid(rows) for key, rows in by_table.items()})
@@ -242,4 +279,5 @@ def _grid(rows: list[ProfileRow]) -> OpTable:
     ms[tuple(places)] = [row.ms for row in rows]
     measured = np.zeros(shape, dtype=np.bool_)
     measured[tuple(places)] = [row.origin == "measured" for row in rows]
-    return OpTable(op, tensor_parallel, axes[0], axes[1], axes[2], ms, measured)
+    repeated = all(row.repeats is not None for row in rows if row.origin == "measured")
+    return OpTable(op, tensor_parallel, axes[0], axes[1], axes[2], ms, measured, repeated and bool(measured.any()))

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.cascade import Forward
 from hispec_sim.step_graph import Node
 
 
@@ -25,9 +24,11 @@ class ForwardCost(Protocol):
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
+        repeat: bool = False,
     ) -> NDArray[np.float64]:
         """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch, `shortlist`
-        is how many tokens of the vocabulary are read out (None: all)."""
+        is how many tokens of the vocabulary are read out (None: all), `repeat` whether the same layers ran just
+        before."""
         ...
 
 
@@ -59,24 +60,27 @@ class Pricer:
             node = request.node
             table = self._tables.get(node)
             if table is None:
-                table = self._tables[node] = self._table(node.forward, 1, node.forward.tokens, node.forward.logits)
+                table = self._tables[node] = self._table(node, 1, node.forward.tokens, node.forward.logits, node.repeat)
             return table[request.context + node.reach - self._shortest]
-        forward = batch[0].node.forward
+        node = batch[0].node
+        forward, repeat = node.forward, True
         tokens = logits = context = 0
         for request in batch:
             asked = request.node.forward
+            repeat = repeat and request.node.repeat
             tokens += asked.tokens
             logits += asked.logits
             context += request.context + request.node.reach
         span = (forward.network, forward.first_layer, forward.last_layer, forward.shortlist)
-        key = (*span, len(batch), tokens, logits)
+        key = (*span, len(batch), tokens, logits, repeat)
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = self._table(forward, len(batch), tokens, logits)
+            table = self._tables[key] = self._table(node, len(batch), tokens, logits, repeat)
         return table[context // len(batch) - self._shortest]
 
-    def _table(self, forward: Forward, batch: int, tokens: int, logits: int) -> list[float]:
+    def _table(self, node: Node, batch: int, tokens: int, logits: int, repeat: bool) -> list[float]:
         """Milliseconds by context, from the shortest on."""
+        forward = node.forward
         duration_ms: list[float] = (
             self._costs[forward.network]
             .forward_ms(
@@ -87,6 +91,7 @@ class Pricer:
                 logits=logits,
                 context=self._contexts,
                 shortlist=forward.shortlist,
+                repeat=repeat,
             )
             .tolist()
         )

@@ -37,6 +37,7 @@ class LayerCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
+        repeat: bool = False,
     ) -> NDArray[np.float64]:
         return np.full(len(context), self.span_ms(first_layer, last_layer))
 
@@ -55,6 +56,7 @@ class TellingCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
+        repeat: bool = False,
     ) -> NDArray[np.float64]:
         return np.asarray(
             (last_layer - first_layer)
