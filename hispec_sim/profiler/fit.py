@@ -1,0 +1,224 @@
+"""From timed forwards to the rows of a latency profile.
+
+A forward through n layers takes fixed + embedding (from the first layer on) + n x layer + LM head (where read out).
+Spans of several lengths, all layers at once among them, are one linear system for these parts, solved by least squares
+of relative errors; how well the line fits is told as the median and 95th percentile of what is left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hispec_sim.latency.profile import ProfileRow, exit_head_op, layer_repeat_op, shortlist_op
+from hispec_sim.profiler.forwards import Point, What
+
+LEAST_MS = 1e-5
+"""Parts too small to measure get this: a profile's times are above 0."""
+
+Part = tuple[str, int, int, int]
+"""op, batch, query tokens, context; 0 where the op does not depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Rows of a profile, and the median and 95th percentile of |fitted / timed - 1| over all spans."""
+
+    rows: tuple[ProfileRow, ...]
+    residual_median: float
+    residual_p95: float
+
+
+def fit(samples: Mapping[Point, Sequence[float]]) -> Fit:
+    """The rows that the samples make; times in milliseconds."""
+    spans = {point: np.asarray(ms) for point, ms in samples.items() if point.what is What.SPAN}
+    medians = {point: float(np.median(ms)) for point, ms in spans.items()}
+    parts, residuals = _solve(medians)
+    rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
+    rows = [*_filled(rows), *_repeats(samples, parts), *_exit_heads(samples, parts), *_shortlists(samples)]
+    rows += _loop(samples)
+    return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
+
+
+def _parts_of(point: Point) -> dict[Part, int]:
+    """How often a span contains each part."""
+    batch, tokens = point.batch, point.query_tokens
+    found = {("forward", batch, tokens, 0): 1, ("layer", batch, tokens, point.context): 0}
+    found["layer", batch, tokens, point.context] = point.last_layer - point.first_layer
+    if point.first_layer == 0:
+        found["embedding", 1, batch * tokens, 0] = 1
+    if point.logits:
+        found["lm_head", 1, batch * point.logits, 0] = 1
+    return found
+
+
+def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[np.float64]]:
+    """Least squares of relative errors; parts that come out at nothing are held there and the rest is solved again."""
+    columns: dict[Part, int] = {}
+    for point in medians:
+        for part in _parts_of(point):
+            columns.setdefault(part, len(columns))
+    counts = np.zeros((len(medians), len(columns)))
+    for row, point in enumerate(medians):
+        for part, times in _parts_of(point).items():
+            counts[row, columns[part]] = times
+    ms = np.array(list(medians.values()))
+    relative = counts / ms[:, None]
+    free, solution = np.ones(len(columns), dtype=bool), np.full(len(columns), LEAST_MS)
+    while True:
+        rest = 1 - relative[:, ~free] @ solution[~free]
+        solution[free] = np.linalg.lstsq(relative[:, free], rest, rcond=None)[0]
+        if (solution[free] >= LEAST_MS).all():
+            break
+        free &= solution >= LEAST_MS
+        solution[~free] = LEAST_MS
+    residuals = np.abs(relative @ solution - 1)
+    return {part: float(solution[column]) for part, column in columns.items()}, residuals
+
+
+def _evidence(part: Part, spans: Mapping[Point, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The times whose spread stands for a part's: of the forward that tells most about it."""
+    op, batch, tokens, context = part
+    if op == "layer":
+        return next(
+            ms
+            for p, ms in spans.items()
+            if (p.batch, p.query_tokens, p.context, p.first_layer) == (batch, tokens, context, 0)
+            and p.logits  # all layers at once
+        )
+    if op == "forward":
+        return next(ms for p, ms in spans.items() if (p.batch, p.query_tokens) == (batch, tokens) and not p.logits)
+    if op == "embedding":
+        return next(ms for p, ms in spans.items() if p.batch * p.query_tokens == tokens and p.first_layer == 0)
+    return next(ms for p, ms in spans.items() if p.batch * p.logits == tokens and p.first_layer > 0)
+
+
+def _row(part: Part, ms: float, evidence: NDArray[np.float64]) -> ProfileRow:
+    """A measured row; its quantiles are as far from its median, relatively, as those of the evidence."""
+    op, batch, tokens, context = part
+    middle = float(np.median(evidence))
+    low, high = (float(x) / middle if middle > 0 else 1.0 for x in np.quantile(evidence, (0.1, 0.9)))
+    p10_ms = max(LEAST_MS / 10, ms * min(low, 1.0))
+    return ProfileRow(op, 1, batch, tokens, context or None, ms, "measured", p10_ms, ms * max(high, 1.0), len(evidence))
+
+
+def _derived(op: str, batch: int, tokens: int, context: int | None, ms: float) -> ProfileRow:
+    return ProfileRow(op, 1, batch, tokens, context, ms, "derived")
+
+
+def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
+    """`layer` rows as two full grids: up to the query tokens of a verification, and `layer_prefill` beyond, whose rows
+    were measured at prompts' ends only. Contexts too short for their query tokens get the shortest that is not;
+    a prompt's later pieces add attention in proportion to their tokens."""
+    layers = [row for row in rows if row.op == "layer"]
+    kept = [row for row in rows if row.op != "layer"]
+    at = {(row.batch, row.query_tokens, row.context or 0): row for row in layers}
+    prompts = sorted({row.query_tokens for row in layers if row.context == row.query_tokens})
+    spans = sorted({row.query_tokens for row in layers} - set(prompts))
+    batches = sorted({row.batch for row in layers})
+    contexts = sorted({row.context or 0 for row in layers if row.query_tokens in spans})
+    for batch in batches:
+        longest = [at[batch, spans[-1], context].ms for context in contexts if (batch, spans[-1], context) in at]
+        longest_contexts = [context for context in contexts if (batch, spans[-1], context) in at]
+        for tokens in spans:
+            fitting = [at[batch, tokens, c] for c in contexts if (batch, tokens, c) in at]
+            kept += fitting
+            missing = [1, *(context for context in contexts if (batch, tokens, context) not in at)]
+            kept += [_derived("layer", batch, tokens, context, fitting[0].ms) for context in missing]
+        for tokens in [spans[-1], *prompts] if prompts else []:
+            own = at.get((batch, tokens, tokens))
+            for context in [1, *contexts]:
+                if own is None:  # the span where both tables meet
+                    ms = float(np.interp(context, longest_contexts, longest))
+                else:
+                    grown = np.interp([context, tokens], longest_contexts, longest)
+                    ms = own.ms + max(0.0, float(grown[0] - grown[1])) * tokens / spans[-1]
+                if own is not None and context == tokens:
+                    kept.append(ProfileRow("layer_prefill", 1, batch, tokens, context, own.ms, "measured",
+                                           own.p10_ms, own.p90_ms, own.repeats))  # fmt: skip
+                else:
+                    kept.append(_derived("layer_prefill", batch, tokens, context, ms))
+    return kept
+
+
+def _repeats(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]) -> list[ProfileRow]:
+    """A layer of a span that has just run: what is left of such a forward without its other parts, per layer."""
+    rows = []
+    heads = _exit_head_ms(samples, parts)
+    for point, ms in samples.items():
+        if point.what is not What.REPEAT:
+            continue
+        batch, n_layers = point.batch, point.last_layer
+        others = parts["forward", batch, 1, 0] + parts["embedding", 1, batch, 0] + parts["lm_head", 1, batch, 0]
+        others += heads.get((n_layers, batch, 1, point.context), 0.0)
+        layer_ms = max(LEAST_MS, (float(np.median(ms)) - others) / n_layers)
+        rows.append(_row((layer_repeat_op(n_layers), batch, 1, point.context), layer_ms, np.asarray(ms)))
+    first = {(row.op, row.batch): row for row in sorted(rows, key=lambda r: r.point, reverse=True)}
+    return rows + [_derived(op, batch, 1, 1, row.ms) for (op, batch), row in first.items()]
+
+
+def _exit_head_ms(
+    samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]
+) -> dict[tuple[int, int, int, int], float]:
+    """Milliseconds of exit heads by exit layer, batch, query tokens and context."""
+    return {
+        (p.last_layer, p.batch, p.query_tokens, p.context): max(
+            LEAST_MS, float(np.median(ms)) - parts["lm_head", 1, p.batch * p.logits, 0]
+        )
+        for p, ms in samples.items()
+        if p.what is What.EXIT_HEAD
+    }
+
+
+def _exit_heads(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]) -> list[ProfileRow]:
+    rows: list[ProfileRow] = []
+    found = _exit_head_ms(samples, parts)
+    contexts = sorted({context for *_, context in found})
+    for exit_layer, batch, tokens in sorted({key[:3] for key in found}):
+        op = exit_head_op(exit_layer)
+        fitting = [context for context in contexts if (exit_layer, batch, tokens, context) in found]
+        for context in fitting:
+            evidence = samples[Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)]
+            part = (op, batch, tokens, context)
+            rows.append(_row(part, found[exit_layer, batch, tokens, context], np.asarray(evidence)))
+        shortest_ms = found[exit_layer, batch, tokens, fitting[0]]
+        missing = [1, *(context for context in contexts if context not in fitting)]
+        rows += [_derived(op, batch, tokens, context, shortest_ms) for context in missing]
+    return rows
+
+
+def _shortlists(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+    return [
+        _row((shortlist_op(p.size), 1, p.batch * p.logits, 0), max(LEAST_MS, float(np.median(ms))), np.asarray(ms))
+        for p, ms in samples.items()
+        if p.what is What.SHORTLIST
+    ]
+
+
+def _loop(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+    """`host` and `choose`: the gap behind a forward that is not read out, and what reading out adds to it. Batches that
+    the decodes did not meet share the gap per sequence of those that they did."""
+    median = {point: float(np.median(ms)) for point, ms in samples.items()}
+    judged = {point.batch: point for point in samples if point.what is What.JUDGE and point.query_tokens == 1}
+    read = {p.batch: p for p in samples if p.what is What.READ and p.query_tokens == 1}
+    passed = {p.batch: p for p in samples if p.what is What.PASS}
+    if not judged or not read:
+        return []
+    share = np.median([median[passed[b]] / median[read[b]] for b in passed if b in read] or [0.25])
+    rows = []
+    for batch in judged:
+        near = min(read, key=lambda b: abs(b - batch))
+        gap_ms = median[read[near]] * batch / near
+        host_ms = median[passed[batch]] if batch in passed else float(share) * gap_ms
+        host_ms = max(LEAST_MS, min(host_ms, gap_ms - LEAST_MS))
+        evidence = np.asarray(samples[read[near]])
+        rows.append(_row(("host", batch, 1, 0), host_ms, evidence))
+        for point in samples:
+            if point.what is What.JUDGE and point.batch == batch:
+                more_ms = median[point] - median[judged[batch]]
+                part = ("choose", batch, point.query_tokens, 0)
+                rows.append(_row(part, max(LEAST_MS, gap_ms - host_ms + more_ms), np.asarray(samples[point])))
+    return rows
