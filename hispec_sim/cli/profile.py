@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hispec_sim.cli.profile_check import check_command
+from hispec_sim.cli.profile_run import run_command
 from hispec_sim.errors import InputError
 from hispec_sim.latency import LatencyProfile, leave_one_out, read_profile, write_profile
 from hispec_sim.networks import NetworkSpec, known_networks
@@ -18,6 +20,8 @@ from hispec_sim.networks import NetworkSpec, known_networks
 profile_app = typer.Typer(help="Make and inspect latency profiles.", no_args_is_help=True)
 import_app = typer.Typer(help="Take a latency profile from published measurements.", no_args_is_help=True)
 profile_app.add_typer(import_app, name="import")
+profile_app.command("run")(run_command)
+profile_app.command("check")(check_command)
 
 
 @profile_app.callback()

@@ -142,13 +142,15 @@ class ProfileRow:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How the numbers of a profile came about. `command`, run as written, makes the file again."""
+    """How the numbers of a profile came about. `command`, run as written, makes the file again, or measures it again.
+    `machine` is what was measured on and with, and how well it went; empty for numbers from elsewhere."""
 
     dtype: str
     software: Mapping[str, str]
     date: str
     command: str
     method: str
+    machine: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

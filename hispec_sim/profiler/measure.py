@@ -68,13 +68,13 @@ class Measurement:
         """Raises InputError if there is none, or it is damaged."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            grid = content["grid"]
-            if grid:
-                lists = {key: tuple(value) if isinstance(value, list) else value for key, value in grid.items()}
-                grid = Grid(**lists)
+            grid: dict[str, Any] = content["grid"] or {}
+            lists: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in grid.items()
+            }
             return Measurement(
                 dict(content["settings"]),
-                grid,
+                Grid(**lists) if lists else None,
                 {Point(What(point[0]), *point[1:]): [float(x) for x in ms] for point, ms in content["samples"]},
                 {Episode(Kind(episode[0]), *episode[1:]): int(times) for episode, times in content["played"]},
                 float(content["spent_s"]),
