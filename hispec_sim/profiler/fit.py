@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.latency.profile import ProfileRow, exit_head_op, layer_repeat_op, shortlist_op
+from hispec_sim.latency.profile import ProfileRow, exit_head_op, repeat_op, shortlist_op
 from hispec_sim.profiler.forwards import Point, What
 
 LEAST_MS = 1e-5
@@ -38,7 +38,7 @@ def fit(samples: Mapping[Point, Sequence[float]]) -> Fit:
     medians = {point: float(np.median(ms)) for point, ms in spans.items()}
     parts, residuals = _solve(medians)
     rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
-    rows = [*_filled(rows), *_repeats(samples, parts), *_exit_heads(samples, parts), *_shortlists(samples)]
+    rows = [*_filled(rows), *_repeats(samples), *_exit_heads(samples, parts), *_shortlists(samples)]
     rows += _loop(samples)
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
 
@@ -144,20 +144,15 @@ def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
     return kept
 
 
-def _repeats(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]) -> list[ProfileRow]:
-    """A layer of a span that has just run: what is left of such a forward without its other parts, per layer."""
-    rows = []
-    heads = _exit_head_ms(samples, parts)
-    for point, ms in samples.items():
-        if point.what is not What.REPEAT:
-            continue
-        batch, n_layers = point.batch, point.last_layer
-        others = parts["forward", batch, 1, 0] + parts["embedding", 1, batch, 0] + parts["lm_head", 1, batch, 0]
-        others += heads.get((n_layers, batch, 1, point.context), 0.0)
-        layer_ms = max(LEAST_MS, (float(np.median(ms)) - others) / n_layers)
-        rows.append(_row((layer_repeat_op(n_layers), batch, 1, point.context), layer_ms, np.asarray(ms)))
-    first = {(row.op, row.batch): row for row in sorted(rows, key=lambda r: r.point, reverse=True)}
-    return rows + [_derived(op, batch, 1, 1, row.ms) for (op, batch), row in first.items()]
+def _repeats(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+    """Whole forwards right behind themselves; a shorter context than any takes as long as the shortest."""
+    rows = [
+        _row((repeat_op(p.last_layer), p.batch, 1, p.context), float(np.median(ms)), np.asarray(ms))
+        for p, ms in samples.items()
+        if p.what is What.REPEAT
+    ]
+    shortest = {(row.op, row.batch): row for row in sorted(rows, key=lambda row: row.point, reverse=True)}
+    return rows + [_derived(op, batch, 1, 1, row.ms) for (op, batch), row in shortest.items()]
 
 
 def _exit_head_ms(
