@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from hispec_sim.cli.profile_check import check_command
+from hispec_sim.cli.profile_compare import compare_command
+from hispec_sim.cli.profile_panels import panels_of
 from hispec_sim.cli.profile_run import run_command
 from hispec_sim.errors import InputError
 from hispec_sim.latency import LatencyProfile, leave_one_out, read_profile, write_profile
+from hispec_sim.latency.profile import is_grid_op
 from hispec_sim.networks import NetworkSpec, known_networks
 
 profile_app = typer.Typer(help="Make and inspect latency profiles.", no_args_is_help=True)
@@ -22,6 +25,7 @@ import_app = typer.Typer(help="Take a latency profile from published measurement
 profile_app.add_typer(import_app, name="import")
 profile_app.command("run")(run_command)
 profile_app.command("check")(check_command)
+profile_app.command("compare")(compare_command)
 
 
 @profile_app.callback()
@@ -143,6 +147,7 @@ def _print_provenance(console: Console, profile: LatencyProfile) -> None:
         "rows": f"{len(profile.rows)}: {measured} measured, {len(profile.rows) - measured} derived",
         "made by": provenance.command,
     }
+    facts |= provenance.machine
     quantiles = profile.relative_quantiles()
     if quantiles is not None:
         facts["spread"] = f"p10 {quantiles[0]:.3f}, p90 {quantiles[1]:.3f} of the median"
@@ -164,7 +169,9 @@ def _print_ops(console: Console, profile: LatencyProfile) -> None:
             for axes in ([getattr(t, name) for t in found] for name in ("batch", "query_tokens", "context"))
         ]
         if found[0].is_token_op:
-            ranges[0] = ranges[2] = ""
+            ranges[0] = ""
+        if not is_grid_op(op):
+            ranges[2] = ""
         error = errors.get(op)
         shown = ["", "", ""] if error is None else [f"{error.median:.1%}", f"{error.p95:.1%}", str(error.n)]
         table.add_row(op, ", ".join(str(t.tensor_parallel) for t in found), *ranges, *shown)
@@ -189,14 +196,7 @@ def _print_shares(console: Console, profile: LatencyProfile) -> None:
 
 
 def _draw(profile: LatencyProfile, path: Path) -> None:
-    from hispec_sim.latency.curves import profile_slices
-    from hispec_sim.report.profile_figures import Curve, Panel, draw_profile
+    from hispec_sim.report.profile_figures import draw_profile
 
-    slices = profile_slices(profile)
-    panels = []
-    for op in dict.fromkeys(found.op for found in slices):
-        chosen = [found for found in slices if found.op == op]
-        curves = tuple(Curve(s.label, s.x, s.ms, s.measured, s.line_x, s.line_ms, s.roofline_ms) for s in chosen)
-        title = op if not chosen[0].held else f"{op} ({chosen[0].held})"
-        panels.append(Panel(title, chosen[0].axis, curves))
-    draw_profile(f"{profile.name}, {profile.provenance.dtype}, {profile.provenance.date}", panels, path)
+    title = f"{profile.name}, {profile.provenance.dtype}, {profile.provenance.date}"
+    draw_profile(title, panels_of([profile], [""]), path)

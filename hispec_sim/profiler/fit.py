@@ -2,7 +2,8 @@
 
 A forward through n layers takes fixed + embedding (from the first layer on) + n x layer + LM head (where read out).
 Spans of several lengths, all layers at once among them, are one linear system for these parts, solved by least squares
-of relative errors; how well the line fits is told as the median and 95th percentile of what is left over.
+of relative errors; how well the line fits is told as the median and 95th percentile of what is left over. What is fixed
+and the embedding are small against noise, so they are held to straight lines over tokens (but for whole prompts).
 """
 
 from __future__ import annotations
@@ -43,40 +44,61 @@ def fit(samples: Mapping[Point, Sequence[float]]) -> Fit:
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
 
 
-def _parts_of(point: Point) -> dict[Part, int]:
-    """How often a span contains each part."""
+def _unknowns_of(point: Point) -> dict[Part, float]:
+    """How often a span contains each unknown; ops with `_slope` are per token."""
     batch, tokens = point.batch, point.query_tokens
-    found = {("forward", batch, tokens, 0): 1, ("layer", batch, tokens, point.context): 0}
-    found["layer", batch, tokens, point.context] = point.last_layer - point.first_layer
+    found: dict[Part, float] = {
+        ("layer", batch, tokens, point.context): point.last_layer - point.first_layer,
+        ("forward", batch, tokens if _is_prompt(point) else 0, 0): 1,
+    }
+    if not _is_prompt(point):
+        found["forward_slope", batch, 0, 0] = tokens
     if point.first_layer == 0:
-        found["embedding", 1, batch * tokens, 0] = 1
+        found["embedding", 1, 0, 0] = 1
+        found["embedding_slope", 1, 0, 0] = batch * tokens
     if point.logits:
         found["lm_head", 1, batch * point.logits, 0] = 1
     return found
 
 
+def _is_prompt(point: Point) -> bool:
+    return point.query_tokens == point.context
+
+
 def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[np.float64]]:
-    """Least squares of relative errors; parts that come out at nothing are held there and the rest is solved again."""
+    """Least squares of relative errors; unknowns that come out below nothing are held there and the rest is solved
+    again. Returns the parts of all points, and the relative error at each."""
     columns: dict[Part, int] = {}
     for point in medians:
-        for part in _parts_of(point):
-            columns.setdefault(part, len(columns))
+        for unknown in _unknowns_of(point):
+            columns.setdefault(unknown, len(columns))
     counts = np.zeros((len(medians), len(columns)))
     for row, point in enumerate(medians):
-        for part, times in _parts_of(point).items():
-            counts[row, columns[part]] = times
-    ms = np.array(list(medians.values()))
-    relative = counts / ms[:, None]
-    free, solution = np.ones(len(columns), dtype=bool), np.full(len(columns), LEAST_MS)
+        for unknown, times in _unknowns_of(point).items():
+            counts[row, columns[unknown]] = times
+    relative = counts / np.array(list(medians.values()))[:, None]
+    free, solution = np.ones(len(columns), dtype=bool), np.zeros(len(columns))
     while True:
-        rest = 1 - relative[:, ~free] @ solution[~free]
-        solution[free] = np.linalg.lstsq(relative[:, free], rest, rcond=None)[0]
-        if (solution[free] >= LEAST_MS).all():
+        solution[free] = np.linalg.lstsq(relative[:, free], np.ones(len(relative)), rcond=None)[0]
+        if (solution >= 0).all():
             break
-        free &= solution >= LEAST_MS
-        solution[~free] = LEAST_MS
-    residuals = np.abs(relative @ solution - 1)
-    return {part: float(solution[column]) for part, column in columns.items()}, residuals
+        free &= solution >= 0
+        solution[~free] = 0.0
+    parts: dict[Part, float] = {}
+    for point in medians:
+        batch, tokens = point.batch, point.query_tokens
+        found = {unknown: times * solution[columns[unknown]] for unknown, times in _unknowns_of(point).items()}
+        layers = point.last_layer - point.first_layer
+        for part, op in (
+            (("layer", batch, tokens, point.context), "layer"),
+            (("forward", batch, tokens, 0), "forward"),
+            (("embedding", 1, batch * tokens, 0), "embedding"),
+            (("lm_head", 1, batch * point.logits, 0), "lm_head"),
+        ):
+            mine = [ms for (name, *_), ms in found.items() if name.removesuffix("_slope") == op]
+            if mine:
+                parts[part] = max(LEAST_MS, float(sum(mine)) / (layers if op == "layer" else 1))
+    return parts, np.abs(relative @ solution - 1)
 
 
 def _evidence(part: Part, spans: Mapping[Point, NDArray[np.float64]]) -> NDArray[np.float64]:
