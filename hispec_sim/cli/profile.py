@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hispec_sim.cli.profile_check import check_command
 from hispec_sim.cli.profile_compare import compare_command
+from hispec_sim.cli.profile_kernels import kernels_command
 from hispec_sim.cli.profile_panels import panels_of
 from hispec_sim.cli.profile_run import run_command
 from hispec_sim.errors import InputError
@@ -26,6 +27,7 @@ profile_app.add_typer(import_app, name="import")
 profile_app.command("run")(run_command)
 profile_app.command("check")(check_command)
 profile_app.command("compare")(compare_command)
+profile_app.command("kernels")(kernels_command)
 
 
 @profile_app.callback()

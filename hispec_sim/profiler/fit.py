@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,12 @@ def fit(samples: Mapping[Point, Sequence[float]]) -> Fit:
     medians = {point: float(np.median(ms)) for point, ms in spans.items()}
     parts, residuals = _solve(medians)
     rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
-    rows = [*_filled(rows), *_repeats(samples), *_exit_heads(samples, parts), *_shortlists(samples)]
+    rows = [
+        *_filled(_prompts_of_all_batches(rows)),
+        *_repeats(samples),
+        *_exit_heads(samples, parts),
+        *_shortlists(samples),
+    ]
     rows += _loop(samples)
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
 
@@ -108,8 +114,9 @@ def _evidence(part: Part, spans: Mapping[Point, NDArray[np.float64]]) -> NDArray
         return next(
             ms
             for p, ms in spans.items()
-            if (p.batch, p.query_tokens, p.context, p.first_layer) == (batch, tokens, context, 0)
-            and p.logits  # all layers at once
+            if (p.batch, p.query_tokens, p.context) == (batch, tokens, context)
+            and p.logits  # all layers at once, or the last of a prompt
+            and (p.first_layer == 0 or tokens == context)
         )
     if op == "forward":
         return next(ms for p, ms in spans.items() if (p.batch, p.query_tokens) == (batch, tokens) and not p.logits)
@@ -129,6 +136,28 @@ def _row(part: Part, ms: float, evidence: NDArray[np.float64]) -> ProfileRow:
 
 def _derived(op: str, batch: int, tokens: int, context: int | None, ms: float) -> ProfileRow:
     return ProfileRow(op, 1, batch, tokens, context, ms, "derived")
+
+
+def _prompts_of_all_batches(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
+    """Long prompts are measured for small batches only. A larger batch takes as much longer for a longer prompt as the
+    smallest does; the embedding goes on as a straight line."""
+    at = {(row.op, row.batch, row.query_tokens): row for row in rows if row.context in (None, row.query_tokens)}
+    batches = sorted({row.batch for row in rows if row.op == "forward"})
+    prompts = sorted({row.query_tokens for row in rows if row.op == "layer" and row.context == row.query_tokens})
+    found = list(rows)
+    for op, batch, tokens in product(("layer", "forward"), batches, prompts):
+        if (op, batch, tokens) not in at:
+            known = max(p for p in prompts if (op, batch, p) in at)
+            ms = at[op, batch, known].ms * at[op, batches[0], tokens].ms / at[op, batches[0], known].ms
+            found.append(_derived(op, batch, tokens, tokens if op == "layer" else None, ms))
+    looked_up = sorted((row for row in rows if row.op == "embedding"), key=lambda row: row.query_tokens)
+    most = batches[-1] * prompts[-1] if prompts else 0
+    if len(looked_up) > 1 and most > looked_up[-1].query_tokens:
+        few, many = looked_up[0], looked_up[-1]
+        slope = (many.ms - few.ms) / (many.query_tokens - few.query_tokens)
+        ms = many.ms + max(0.0, slope) * (most - many.query_tokens)
+        found.append(_derived("embedding", 1, most, None, ms))
+    return found
 
 
 def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
@@ -158,7 +187,7 @@ def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
                 else:
                     grown = np.interp([context, tokens], longest_contexts, longest)
                     ms = own.ms + max(0.0, float(grown[0] - grown[1])) * tokens / spans[-1]
-                if own is not None and context == tokens:
+                if own is not None and own.origin == "measured" and context == tokens:
                     kept.append(ProfileRow("layer_prefill", 1, batch, tokens, context, own.ms, "measured",
                                            own.p10_ms, own.p90_ms, own.repeats))  # fmt: skip
                 else:

@@ -120,17 +120,21 @@ class Bench:
 
     def _pass(self, episode: Episode) -> list[Sample]:
         batch, tokens, context = episode.batch, episode.query_tokens, episode.context
-        logits = tokens if tokens < context else 1  # a prompt is read out at its end
-        # In decoding forwards follow one another; what ran last here was something else. Not the first layers, which
-        # would then find their weights at hand.
-        self._forward(batch, tokens, context, self.cuts[len(self.cuts) // 2], self.n_layers, logits)
+        prompt = tokens == context
+        logits = 1 if prompt else tokens  # a prompt is read out at its end
+        cuts = [*self.cuts, self.n_layers]
+        spans = [*pairwise((0, *cuts)), (0, self.n_layers)]
+        if prompt:  # long and steady: two spans tell enough
+            spans = [(0, cuts[len(cuts) // 2]), (cuts[len(cuts) // 2], self.n_layers)]
+        # What runs before a forward in decoding: the end of another one.
+        self._forward(batch, 1, context, self.cuts[-1], self.n_layers, 1)
         samples: list[Sample] = []
         out = None
-        for first, last in [*pairwise((0, *self.cuts, self.n_layers)), (0, self.n_layers)]:
+        for first, last in spans:
             rows = logits if last == self.n_layers else 0
             ms, out = self._forward(batch, tokens, context, first, last, rows)
             samples.append((Point(What.SPAN, batch, tokens, context, first, last, rows), ms))
-        if logits == tokens:
+        if not prompt:
             ms, _ = self.clock.timed(lambda: _judge(out, batch, tokens))
             samples.append((Point(What.JUDGE, batch, tokens), ms))
         return samples

@@ -15,7 +15,7 @@ import numpy as np
 from hispec_sim.errors import InputError
 from hispec_sim.profiler.clock import Clock
 from hispec_sim.profiler.forwards import Episode, Kind, Point, Sample, What
-from hispec_sim.profiler.plan import Grid, chosen_grid
+from hispec_sim.profiler.plan import Grid, chosen_grid, long_from_s
 from hispec_sim.profiler.quiet import Probe
 
 FEWEST_ROUNDS = 3
@@ -170,7 +170,7 @@ def measure(
         warmed = measurement.grid or coarse
         cost_s = play_round(warmed.episodes(), "warming up", must_end=True, keep=False)
         if measurement.grid is None:
-            round_s = sum(cost_s.values())
+            round_s = sum(s if s <= long_from_s(cost_s) else s / 2 for s in cost_s.values())
             if FEWEST_ROUNDS * round_s > max(left_s(), 0.0) * 1.2:
                 raise InputError(
                     f"--budget is too small: {FEWEST_ROUNDS} rounds of the coarsest grid take "
@@ -178,9 +178,14 @@ def measure(
                     f"{math.ceil((FEWEST_ROUNDS * round_s + spent_s()) / 30) / 2:g}m, or fewer --batch or --contexts"
                 )
             measurement.grid = chosen_grid(coarse, cost_s, COMPLETE_SHARE * left_s() / ROUNDS)
-        episodes = measurement.grid.episodes()
+        episodes, long_s = measurement.grid.episodes(), long_from_s(cost_s)
         for number in range(1, ROUNDS + 1):
-            due = [episode for episode in episodes if measurement.played.get(episode, 0) < number]
+            due = [
+                episode
+                for episode in episodes
+                if measurement.played.get(episode, 0)
+                < (number if cost_s.get(episode, 0.0) <= long_s else number // 2 + 1)
+            ]
             play_round(due, f"round {number}", must_end=number <= FEWEST_ROUNDS)
             judge()
         while left_s() > 0 and (wide := wide_episodes(episodes, measurement.samples, measurement.played)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,9 +13,11 @@ REFINED_QUERY_TOKENS = (3, 5, 6, 7, 12, 24, 10, 20)
 """In the order in which they are added: verifications are mostly of a few tokens, and kernels switch there."""
 EXIT_QUERY_TOKENS = (1, 2, 4, 8, 32)
 PROMPT_TOKENS = (64, 128, 256, 512)
+"""Of all sequences of a batch together at most the last (but the shortest prompt is there for every batch)."""
 REPEATED_LAYERS = (1, 2, 4, 8)
 CONTEXTS = (32, 128, 256, 512)
 SPAN_LENGTHS = (1, 2, 4, 8)
+LONG = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Grid:
                 fitting = [context for context in self.contexts if context > tokens]
                 found += [Episode(Kind.PASS, batch, tokens, context) for context in fitting]
             prompts = [tokens for tokens in PROMPT_TOKENS if self.query_tokens[-1] < tokens <= longest]
-            found += [Episode(Kind.PASS, batch, tokens, tokens) for tokens in prompts]
+            most = max(PROMPT_TOKENS[-1], batch * PROMPT_TOKENS[0])
+            found += [Episode(Kind.PASS, batch, tokens, tokens) for tokens in prompts if batch * tokens <= most]
             for exit_layer in self.head_exits:
                 spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
                 found += [Episode(Kind.EXIT_HEAD, batch, tokens, layer=exit_layer) for tokens in spans]
@@ -66,13 +70,20 @@ class Grid:
 
 
 def chosen_grid(coarse: Grid, cost_s: Mapping[Episode, float], room_s: float) -> Grid:
-    """The finest grid of which one round takes at most `room_s`; costs of new episodes are those of the next larger."""
-    best = coarse
+    """The finest grid of which one round takes at most `room_s`; costs of new episodes are those of the next larger.
+    Long episodes are played in every other round only."""
+    best, long_s = coarse, long_from_s(cost_s)
     for grid in coarse.refinements():
-        if sum(_expected_s(episode, cost_s) for episode in grid.episodes()) > room_s:
+        expected = [_expected_s(episode, cost_s) for episode in grid.episodes()]
+        if sum(s if s <= long_s else s / 2 for s in expected) > room_s:
             break
         best = grid
     return best
+
+
+def long_from_s(cost_s: Mapping[Episode, float]) -> float:
+    """An episode that takes longer is a long one: their times vary least, and they cost most."""
+    return LONG * statistics.median(cost_s.values())
 
 
 def _expected_s(episode: Episode, cost_s: Mapping[Episode, float]) -> float:
