@@ -22,10 +22,10 @@ OPTIONAL = ("post_attention_layernorm", "add", *AROUND_ATTENTION)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 METHOD = (
     "Medians published with Vidur. layer_linear: attn_pre_proj, attn_post_proj, mlp_up_proj, mlp_down_proj; "
-    "layer_elementwise: both norms, rope, activation, addition; attention: attn_decode with what stands around it. Sizes "
-    "are those of this grid, derived where they are interpolated. Derived too: attention of several query tokens, taken "
-    "to be that of one (reading the KV cache decides); contexts below the shortest; lm_head, which Vidur does not time, "
-    "at the speed of layer_linear per weight."
+    "layer_elementwise: both norms, rope, activation, addition; attention: attn_decode with what stands around "
+    "it. Sizes are those of this grid, derived where interpolated. Derived too: attention of several query "
+    "tokens, taken to be that of one (reading the KV cache decides); contexts below the shortest; lm_head, which "
+    "Vidur does not time, at the speed of layer_linear per weight."
 )
 
 

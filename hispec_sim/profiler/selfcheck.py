@@ -24,7 +24,7 @@ from hispec_sim.profiler.prompts import Split, prompt_set
 
 GOAL_MEDIAN, GOAL_P95 = 0.03, 0.08
 SHAPES = 24
-REPEATS = 15
+REPEATS = 9
 PROMPTS = 3
 NEW_TOKENS = 64
 
