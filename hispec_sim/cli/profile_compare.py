@@ -59,8 +59,8 @@ def _op_table(a: LatencyProfile, b: LatencyProfile, tensor_parallel: int) -> Tab
         mine = [row for row in a.rows if row.op == op and row.tensor_parallel == tensor_parallel]
         common = [(row.ms, ms[row.point]) for row in mine if row.point in ms]
         if not common:
-            where = "A" if mine else "B"
-            table.add_row(op, f"only in {where}" if a.table(op, tensor_parallel) is None or not mine else "none common")
+            both = a.table(op, tensor_parallel) is not None and b.table(op, tensor_parallel) is not None
+            table.add_row(op, "none common" if both else f"only in {'A' if mine else 'B'}")
             continue
         ratios = np.array([theirs / ours for ours, theirs in common])
         middle = common[int(np.argsort(ratios)[len(ratios) // 2])]

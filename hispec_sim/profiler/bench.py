@@ -23,7 +23,7 @@ from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
 CLOCKS = ("wall", "processor")
 NETWORK = "network"
 PROMPT_TOKENS, NEW_TOKENS = 16, 20
-DRAFT_LENGTH, VERIFY_PERIOD = 3, 6
+DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
 
 
 def clock_for(network: Llama, name: str) -> Clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "execute"))
 from tiny_networks import networks
 
 LETTERS = "abcdefghijklmnopqrstuvwx"
-OPTIONS = ["--batch", "1,2", "--contexts", "8,40,120", "--allow-noise", "--budget", "90s", "--clock", "processor"]
+OPTIONS = ["--batch", "1,2", "--contexts", "8,80", "--allow-noise", "--budget", "90s", "--clock", "processor"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +32,7 @@ def few_rounds() -> Iterator[None]:
     """Three rounds make a profile, however wide its points."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "ROUNDS", 3)
-        patch.setattr(measure, "WIDE", 1e9)
+        patch.setattr(measure, "WIDE", math.inf)
         patch.setattr(Grid, "refinements", lambda grid: [])
         patch.setattr(selfcheck, "REPEATS", 3)
         patch.setattr(selfcheck, "PROMPTS", 1)
@@ -81,7 +82,7 @@ def test_a_profile_of_a_real_network(profile):
     assert all(row.repeats is not None and row.repeats >= 3 for row in made.rows if row.origin == "measured")
     assert not latency.unfinished_path(profile).exists()
     cost = NetworkCost(made, tensor_parallel=1)
-    ask = {"first_layer": 0, "batch": 2, "tokens": 4, "logits": 4, "context": [5, 30, 100]}
+    ask = {"first_layer": 0, "batch": 2, "tokens": 4, "logits": 4, "context": [5, 30, 80]}
     assert (cost.forward_ms(last_layer=4, **ask) > cost.forward_ms(last_layer=2, **ask | {"logits": 0})).all()
 
 
@@ -112,7 +113,7 @@ def test_a_profile_of_another_machine_is_refused_unless_asked(profile, model, tm
 
 def test_ctrl_c_and_resume(model, tmp_path, capsys, monkeypatch):
     out = tmp_path / "tiny.csv"
-    played = iter(range(120))
+    played = iter(range(90))
     whole = Bench.play
 
     def interrupted(self, episode):
