@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,83 +9,27 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hispec_sim.cli.profile_check import check_command
+from hispec_sim.cli.profile_compare import compare_command
+from hispec_sim.cli.profile_import import import_app
+from hispec_sim.cli.profile_kernels import kernels_command
+from hispec_sim.cli.profile_panels import panels_of
+from hispec_sim.cli.profile_run import run_command
 from hispec_sim.errors import InputError
-from hispec_sim.latency import LatencyProfile, leave_one_out, read_profile, write_profile
-from hispec_sim.networks import NetworkSpec, known_networks
+from hispec_sim.latency import LatencyProfile, leave_one_out, read_profile
+from hispec_sim.latency.profile import is_grid_op
 
 profile_app = typer.Typer(help="Make and inspect latency profiles.", no_args_is_help=True)
-import_app = typer.Typer(help="Take a latency profile from published measurements.", no_args_is_help=True)
 profile_app.add_typer(import_app, name="import")
+profile_app.command("run")(run_command)
+profile_app.command("check")(check_command)
+profile_app.command("compare")(compare_command)
+profile_app.command("kernels")(kernels_command)
 
 
 @profile_app.callback()
 def _profile() -> None:
     """Make and inspect latency profiles."""
-
-
-@import_app.callback()
-def _import() -> None:
-    """Take a latency profile from published measurements."""
-
-
-@import_app.command("aiconfigurator")
-def import_aiconfigurator(
-    device: Annotated[str, typer.Option(help="Device, such as h100_sxm.")],
-    network: Annotated[str | None, typer.Option(help="Network, such as llama-3.1-70b.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The CSV to write, with --network.")] = None,
-    all_networks: Annotated[bool, typer.Option("--all", help="Every known network, with --out-dir.")] = False,
-    out_dir: Annotated[Path | None, typer.Option(help="Where --all writes NETWORK.csv.")] = None,
-    backend: Annotated[
-        str, typer.Option(help="Tables of which framework: sglang, vllm, trtllm (its verification is doubtful).")
-    ] = "sglang",
-    date: Annotated[str | None, typer.Option(help="Date to record (YYYY-MM-DD); default: today.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-) -> None:
-    """Write latency profiles from NVIDIA's measured kernel tables (aiconfigurator)."""
-    from hispec_sim.latency.import_aiconfigurator import import_profile
-
-    day = _date(date)
-    console = Console()
-    jobs = _jobs(network, out, all_networks, out_dir)
-    taken = [path for _, path in jobs if path.exists()]
-    if taken and not force:
-        raise InputError(f"{taken[0]} exists already; nothing was written. Give --force to replace it.")
-    for spec, path in jobs:
-        command = shlex.join(
-            [
-                *("hispec", "profile", "import", "aiconfigurator", "--device", device, "--network", spec.name),
-                *("--backend", backend, "--date", day, "--out", path.as_posix(), "--force"),
-            ]
-        )
-        profile = import_profile(spec, device, backend=backend, date=day, command=command)
-        write_profile(profile, path, overwrite=force)
-        degrees = ", ".join(map(str, profile.tensor_parallels))
-        console.print(f"{path}: {len(profile.rows)} rows, tensor parallel {degrees}", soft_wrap=True)
-
-
-def _jobs(
-    network: str | None, out: Path | None, all_networks: bool, out_dir: Path | None
-) -> list[tuple[NetworkSpec, Path]]:
-    """Which network goes to which file."""
-    networks = known_networks()
-    if all_networks:
-        if out_dir is None or network is not None or out is not None:
-            raise InputError("--all goes with --out-dir, and without --network and --out")
-        return [(spec, out_dir / f"{name}.csv") for name, spec in networks.items()]
-    if network is None or out is None or out_dir is not None:
-        raise InputError("give --network with --out, or --all with --out-dir")
-    if network not in networks:
-        raise InputError(f"unknown network {network!r}; known networks are {', '.join(networks)}")
-    return [(networks[network], out)]
-
-
-def _date(date: str | None) -> str:
-    if date is None:
-        return datetime.date.today().isoformat()
-    try:
-        return datetime.date.fromisoformat(date).isoformat()
-    except ValueError:
-        raise InputError(f"--date must be a day as YYYY-MM-DD, got {date!r}") from None
 
 
 @profile_app.command()
@@ -139,6 +81,7 @@ def _print_provenance(console: Console, profile: LatencyProfile) -> None:
         "rows": f"{len(profile.rows)}: {measured} measured, {len(profile.rows) - measured} derived",
         "made by": provenance.command,
     }
+    facts |= provenance.machine
     quantiles = profile.relative_quantiles()
     if quantiles is not None:
         facts["spread"] = f"p10 {quantiles[0]:.3f}, p90 {quantiles[1]:.3f} of the median"
@@ -160,7 +103,9 @@ def _print_ops(console: Console, profile: LatencyProfile) -> None:
             for axes in ([getattr(t, name) for t in found] for name in ("batch", "query_tokens", "context"))
         ]
         if found[0].is_token_op:
-            ranges[0] = ranges[2] = ""
+            ranges[0] = ""
+        if not is_grid_op(op):
+            ranges[2] = ""
         error = errors.get(op)
         shown = ["", "", ""] if error is None else [f"{error.median:.1%}", f"{error.p95:.1%}", str(error.n)]
         table.add_row(op, ", ".join(str(t.tensor_parallel) for t in found), *ranges, *shown)
@@ -185,14 +130,7 @@ def _print_shares(console: Console, profile: LatencyProfile) -> None:
 
 
 def _draw(profile: LatencyProfile, path: Path) -> None:
-    from hispec_sim.latency.curves import profile_slices
-    from hispec_sim.report.profile_figures import Curve, Panel, draw_profile
+    from hispec_sim.report.profile_figures import draw_profile
 
-    slices = profile_slices(profile)
-    panels = []
-    for op in dict.fromkeys(found.op for found in slices):
-        chosen = [found for found in slices if found.op == op]
-        curves = tuple(Curve(s.label, s.x, s.ms, s.measured, s.line_x, s.line_ms, s.roofline_ms) for s in chosen)
-        title = op if not chosen[0].held else f"{op} ({chosen[0].held})"
-        panels.append(Panel(title, chosen[0].axis, curves))
-    draw_profile(f"{profile.name}, {profile.provenance.dtype}, {profile.provenance.date}", panels, path)
+    title = f"{profile.name}, {profile.provenance.dtype}, {profile.provenance.date}"
+    draw_profile(title, panels_of([profile], [""]), path)

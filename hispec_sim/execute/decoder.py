@@ -178,6 +178,7 @@ class Decoder:
                 forward.shortlist,
                 1000 * (self._clock_s() - began_s),
                 1000 * (began_s - start_s),
+                sum(piece.position + piece.tokens for piece in pieces) // len(pieces),
             )
         )
         return logits

@@ -18,8 +18,8 @@ class SequenceRecord:
 
 @dataclass(slots=True)
 class DeviceForward:
-    """One forward of the device: what it ran, for how many sequences and tokens, when it began (from the start of the
-    execution) and how long it took."""
+    """One forward of the device: what it ran, for how many sequences and tokens, how long it took, when it began (since
+    the execution did), and how many tokens, cached and new, its sequences attended to on average."""
 
     network: str
     first_layer: int
@@ -30,6 +30,7 @@ class DeviceForward:
     shortlist: int | None
     duration_ms: float
     began_ms: float = 0.0
+    context: int = 0
 
 
 @dataclass(slots=True)

@@ -155,8 +155,6 @@ class NetworkCost:
                 parts["all_reduce"] += self._all_reduce.at_tokens(tokens)
         if n_layers:
             layer = self._layer_ms(batch, tokens, contexts)
-            if repeat and first_layer == 0 and tokens == batch and self._repeats:
-                layer["layer"] = self._repeated_ms(n_layers, batch, tokens, contexts, layer["layer"])
             for part, ms in layer.items():
                 parts[part] += n_layers * ms
             kernels = np.asarray(sum(layer.values()))
@@ -170,6 +168,9 @@ class NetworkCost:
         for op, part, query_tokens in (("forward", "forward", tokens / batch), ("host", "host", 1.0)):
             if op in self._ops:
                 parts[part] += self._step_ms(op, batch, query_tokens)
+        if repeat and first_layer == 0 and tokens == batch and self._repeats:
+            share = self._repeat_share(n_layers, batch, contexts)
+            parts = {part: ms if part == "host" else ms * share for part, ms in parts.items()}
         parts["host"] += self.host.per_forward_ms
         return parts
 
@@ -177,22 +178,21 @@ class NetworkCost:
         """What the decode loop takes for a forward."""
         return float(self._ops[op].at(batch, query_tokens, 1.0))
 
-    def _repeated_ms(
-        self,
-        n_layers: int,
-        batch: int,
-        tokens: int,
-        contexts: NDArray[np.float64],
-        fresh: NDArray[np.float64] | float,
-    ) -> NDArray[np.float64]:
-        """A layer of the first `n_layers`, which have just run: linear between the lengths that the profile has, and
-        for longer spans as in the longest, which hold more than any cache does. Never longer than a `fresh` layer."""
-        sizes = sorted(self._repeats)
-        upper = next((n for n in sizes if n >= n_layers), sizes[-1])
-        lower = next((n for n in reversed(sizes) if n <= n_layers), sizes[0])
-        above, below = (self._repeats[n].at(batch, tokens / batch, contexts) for n in (upper, lower))
-        weight = (n_layers - lower) / (upper - lower) if upper > lower else 0.0
-        return np.minimum(fresh, below * (1 - weight) + above * weight)
+    def _repeat_share(self, n_layers: int, batch: int, contexts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What a forward through the first `n_layers` takes if it went through them just before, of its usual time:
+        linear between the lengths that the profile has, and beyond them as at the nearest. Never above 1."""
+        lengths = sorted(self._repeats)
+        shares = []
+        for length in lengths:
+            usual = self.parts_ms(
+                first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch, context=contexts
+            )
+            usual_ms = sum(ms for part, ms in usual.items() if part != "host")
+            shares.append(np.minimum(1.0, self._repeats[length].at(batch, 1, contexts) / usual_ms))
+        upper = int(np.clip(np.searchsorted(lengths, n_layers), 1, len(lengths) - 1)) if len(lengths) > 1 else 0
+        lower = max(0, upper - 1)
+        weight = np.interp(n_layers, [lengths[lower], lengths[upper]], [0.0, 1.0]) if upper > lower else 0.0
+        return np.asarray(shares[lower] * (1 - weight) + shares[upper] * weight)
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:
         """Reading out `logits` rows for the whole vocabulary or a shortlist of it.

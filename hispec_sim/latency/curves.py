@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hispec_sim.latency.devices import known_devices
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import OPS, LatencyProfile, OpTable
+from hispec_sim.latency.profile import OPS, STEP_OPS, LatencyProfile, OpTable
 from hispec_sim.latency.roofline import roofline_profile
 
 _PER_OP = 4  # curves that can still be told apart
@@ -33,7 +33,8 @@ class Slice:
 
 
 def profile_slices(profile: LatencyProfile) -> tuple[Slice, ...]:
-    """Token ops over tokens, a curve for each tensor parallelism; the others over context, one for some batches."""
+    """Token ops over tokens, a curve for each tensor parallelism; the others over context, one for some batches; ops of
+    the decode loop, and whole layers once more, over query tokens."""
     device = known_devices().get(profile.device)
     bare = None
     if device is not None and profile.provenance.dtype == "bfloat16":
@@ -46,7 +47,10 @@ def profile_slices(profile: LatencyProfile) -> tuple[Slice, ...]:
             slices += [_over_tokens(table, bare) for table in tables[:_PER_OP]]
         elif tables:
             few = np.unique(np.linspace(0, len(tables[0].batch) - 1, _PER_OP).round().astype(int))
-            slices += [_over_context(tables[0], int(place), bare) for place in few]
+            if op not in STEP_OPS:
+                slices += [_over_context(tables[0], int(place), bare) for place in few]
+            if op in (*STEP_OPS, "layer"):
+                slices += [_over_query_tokens(tables[0], int(place)) for place in few]
     return tuple(slices)
 
 
@@ -85,6 +89,24 @@ def _over_context(table: OpTable, place: int, bare: LatencyProfile | None) -> Sl
         line_x=line_x,
         line_ms=OpInterpolator(table, "figure").at(batch, query_tokens, line_x),
         roofline_ms=None if roofline is None else roofline.at(batch, query_tokens, line_x),
+    )
+
+
+def _over_query_tokens(table: OpTable, place: int) -> Slice:
+    batch, middle = float(table.batch[place]), len(table.context) // 2
+    context, line_x = float(table.context[middle]), _between(table.query_tokens)
+    asked = OpInterpolator(table, "figure")
+    return Slice(
+        op=table.op if table.op in STEP_OPS else f"{table.op} over query tokens",
+        label=f"batch {batch:.0f}",
+        axis="query tokens",
+        held="" if table.op in STEP_OPS else f"context {context:.0f}",
+        x=table.query_tokens,
+        ms=table.ms[place, :, middle],
+        measured=table.measured[place, :, middle],
+        line_x=line_x,
+        line_ms=np.array([float(asked.at(batch, x, context)) for x in line_x]),
+        roofline_ms=None,
     )
 
 

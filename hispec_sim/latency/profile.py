@@ -38,7 +38,7 @@ STEP_OPS: tuple[str, ...] = ("forward", "choose", "host")
 
 OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS, *STEP_OPS)
 
-_NUMBERED_OP = re.compile(r"(lm_head|exit_head|layer_repeat)_([1-9][0-9]{0,8})")
+_NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat)_([1-9][0-9]{0,8})")
 
 
 def shortlist_op(shortlist: int) -> str:
@@ -61,14 +61,14 @@ def exit_layer_of(op: str) -> int | None:
     return _number_of("exit_head", op)
 
 
-def layer_repeat_op(n_layers: int) -> str:
-    """The grid op of a layer in a span of the first so many layers that ran in the forward before too."""
-    return f"layer_repeat_{n_layers}"
+def repeat_op(n_layers: int) -> str:
+    """The grid op of a whole forward through the first so many layers, read out, right behind the same forward."""
+    return f"repeat_{n_layers}"
 
 
 def repeated_layers_of(op: str) -> int | None:
-    """How many layers the span of a `layer_repeat_L` has; None for every other op."""
-    return _number_of("layer_repeat", op)
+    """How many layers a `repeat_L` goes through; None for every other op."""
+    return _number_of("repeat", op)
 
 
 def _number_of(prefix: str, op: str) -> int | None:
@@ -107,7 +107,11 @@ class ProfileRow:
 
     def __post_init__(self) -> None:
         if self.op not in STEP_OPS and not is_grid_op(self.op) and not is_token_op(self.op):
-            numbered = ("lm_head_K (a shortlist of K tokens)", "exit_head_E (at exit layer E)", "layer_repeat_L")
+            numbered = (
+                "lm_head_K (a shortlist of K tokens)",
+                "exit_head_E (at exit layer E)",
+                "repeat_L (L layers again)",
+            )
             known = ", ".join((*OPS, *numbered))
             raise InputError(f"column op: unknown op {self.op!r}; known ops are {known}")
         if self.origin not in ORIGINS:
@@ -142,13 +146,15 @@ class ProfileRow:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How the numbers of a profile came about. `command`, run as written, makes the file again."""
+    """How the numbers of a profile came about. `command`, run as written, makes the file again, or measures it again.
+    `machine` is what was measured on and with, and how well it went; empty for numbers from elsewhere."""
 
     dtype: str
     software: Mapping[str, str]
     date: str
     command: str
     method: str
+    machine: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

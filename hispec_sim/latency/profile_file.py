@@ -95,6 +95,9 @@ def profile_text(profile: LatencyProfile) -> str:
         "sha256": _digest(body.getvalue()),
     }
     front["software"] = dict(profile.provenance.software)
+    front["machine"] = dict(profile.provenance.machine)
+    if not front["machine"]:
+        del front["machine"]
     header = yaml.safe_dump(front, sort_keys=False, width=10_000)
     return "".join(f"# {line}\n" for line in header.splitlines()) + body.getvalue()
 
@@ -141,6 +144,7 @@ def _parse(text: str) -> LatencyProfile:
             date=str(front["date"]),
             command=str(front["command"]),
             method=str(front["method"]),
+            machine={str(key): str(value) for key, value in front.get("machine", {}).items()},
         ),
         rows=rows,
     )
@@ -169,8 +173,8 @@ def _front_matter(text: str) -> dict[str, Any]:
     missing = [key for key in _FRONT_MATTER if key not in front]
     if missing:
         raise InputError(f"front matter: missing {', '.join(missing)}. {_CURE}")
-    for key, kind in (("network", dict), ("software", dict), ("rows", int)):
-        if not isinstance(front[key], kind):
+    for key, kind in (("network", dict), ("software", dict), ("rows", int), ("machine", dict)):
+        if key in front and not isinstance(front[key], kind):
             raise InputError(f"front matter, {key}: {front[key]!r} must be a {kind.__name__}. {_CURE}")
     return front
 

@@ -21,13 +21,13 @@ def test_by_hand():
     parts = cost.parts_ms(first_layer=0, last_layer=8, batch=4, tokens=16, logits=4, context=64)
     assert {name: float(ms) for name, ms in parts.items()} == pytest.approx(
         {
+            "forward": 0,
             "embedding": 0.1 * 4,
             "linear": 8 * 4.0,
             "elementwise": 8 * 0.2 * 4,
             "attention": 8 * power_law_ms(4, 4, 64),
             "all_reduce": (2 * 8 + 1) * 0.01 * 16,
             "layer": 0,
-            "forward": 0,
             "exit_head": 0,
             "lm_head": 0.5 * 2,
             "host": 3.0,

@@ -1,0 +1,109 @@
+"""A bench for a real network: caches, clock, steady probe and decodes, made ready for measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hispec_sim.cascade import Bonus, Cascade, Level
+from hispec_sim.errors import InputError
+from hispec_sim.execute.choosing import Greedy
+from hispec_sim.execute.decoder import Decoder
+from hispec_sim.execute.record import Record
+from hispec_sim.models.cache import CachedNetwork
+from hispec_sim.models.exits import heads_of
+from hispec_sim.models.llama import Llama
+from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
+from hispec_sim.profiler.forwards import Bench
+from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
+
+CLOCKS = ("wall", "processor")
+NETWORK = "network"
+PROMPT_TOKENS, NEW_TOKENS = 16, 20
+DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
+
+
+def clock_for(network: Llama, name: str) -> Clock:
+    """The clock of a network's device. Raises InputError for an unknown one, or one that cannot be right."""
+    if name not in CLOCKS:
+        raise InputError(f"--clock must be one of {', '.join(CLOCKS)}, got {name!r}")
+    device = network.embedding.weight.device.type
+    if name == "processor" and (device != "cpu" or torch.get_num_threads() > 1):
+        raise InputError("--clock processor counts one thread on a CPU; give --device cpu --threads 1")
+    if device == "cuda":
+        return CudaClock()
+    return ProcessorClock() if name == "processor" else WallClock()
+
+
+def steady_work(device: torch.device) -> Callable[[], Any]:
+    """Always the same product of matrices: what makes it slower makes everything slower."""
+    matrix = torch.rand(384, 384, device=device)
+    return lambda: [matrix @ matrix for _ in range(4)]
+
+
+def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], seed: int) -> Bench:
+    """Caches for the largest batch and for one sequence, filled. `exits`: where decodes exit. Raises InputError if
+    memory does not suffice."""
+    n_layers, longest = grid.n_layers, grid.contexts[-1]
+    cuts = cuts_of(n_layers, exits)
+    short = short_exits(grid.shortlists, cuts, grid.head_exits)
+    slots = {1: 1} | ({grid.batches[-1]: grid.batches[-1]} if grid.batches[-1] > 1 else {})
+    opened = {
+        count: CachedNetwork(
+            network,
+            slots=count,
+            max_tokens=longest,
+            exits=sorted({*cuts, *repeated_layers(n_layers)}),
+            shortlists={exit_layer: size for size, exit_layer in short.items()},
+        )
+        for count in slots
+    }
+    largest = max(opened)
+    networks = {batch: opened[batch if batch == 1 else largest] for batch in range(1, largest + 1)}
+
+    def decode(batch: int, number: int) -> Record:
+        return decode_once(network, cascades(n_layers, exits)[number], batch, clock, seed)
+
+    rng = np.random.default_rng(seed)
+    vocab_size = network.config.shape.vocab_size
+    bench = Bench(networks, clock, n_layers, vocab_size, cuts, grid.contexts, short, decode, rng)
+    for batch in opened:
+        bench.fill(batch, longest)
+    return bench
+
+
+def default_exits(network: Llama) -> tuple[int, ...]:
+    """Those with trained heads, or else two at a tenth and a third of the depth."""
+    n_layers = network.config.shape.n_layers
+    heads = tuple(sorted(heads_of(network)))
+    return heads or tuple(sorted({max(1, n_layers // 10), max(1, n_layers // 3)} - {n_layers}))
+
+
+def cascades(n_layers: int, exits: Sequence[int]) -> list[Cascade]:
+    """Those that decode for the time between forwards: the target alone, and one that uses up to two exits."""
+    lower = list(exits[:2])
+    found = [Cascade((Level(NETWORK, n_layers),))]
+    if lower:
+        levels = [
+            Level(NETWORK, exit_layer, (0, DRAFT_LENGTH, VERIFY_PERIOD)[k])
+            for k, exit_layer in enumerate([*lower, n_layers])
+        ]
+        found.append(Cascade(tuple(levels), Bonus.ALWAYS))
+    return found
+
+
+def decode_once(network: Llama, cascade: Cascade, batch: int, clock: Clock, seed: int) -> Record:
+    """Random prompts decoded side by side, greedily."""
+    positions = network.config.max_positions
+    prompt_tokens = min(PROMPT_TOKENS, positions // 2)
+    new_tokens = min(NEW_TOKENS, positions - prompt_tokens)
+    rng = np.random.default_rng(seed)
+    prompts = rng.integers(0, network.config.shape.vocab_size, (batch, prompt_tokens)).tolist()
+    decoder = Decoder(
+        cascade, {NETWORK: network}, slots=batch, max_tokens=prompt_tokens + new_tokens, clock_s=clock.loop_s
+    )
+    _, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: Greedy())
+    return record

@@ -1,0 +1,270 @@
+"""From timed forwards to the rows of a latency profile.
+
+A forward through n layers takes fixed + embedding (from the first layer on) + n x layer + LM head (where read out).
+Spans of several lengths, all layers at once among them, are one linear system for these parts, solved by least squares
+of relative errors; how well the line fits is told as the median and 95th percentile of what is left over. What is fixed
+and the embedding are small against noise, so they are held to straight lines over tokens (but for whole prompts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hispec_sim.latency.profile import ProfileRow, exit_head_op, repeat_op, shortlist_op
+from hispec_sim.profiler.forwards import Point, What
+
+LEAST_MS = 1e-5
+"""Parts too small to measure get this: a profile's times are above 0."""
+
+Part = tuple[str, int, int, int]
+"""op, batch, query tokens, context; 0 where the op does not depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Rows of a profile, and the median and 95th percentile of |fitted / timed - 1| over all spans."""
+
+    rows: tuple[ProfileRow, ...]
+    residual_median: float
+    residual_p95: float
+
+
+def fit(samples: Mapping[Point, Sequence[float]]) -> Fit:
+    """The rows that the samples make; times in milliseconds."""
+    spans = {point: np.asarray(ms) for point, ms in samples.items() if point.what is What.SPAN}
+    medians = {point: float(np.median(ms)) for point, ms in spans.items()}
+    parts, residuals = _solve(medians)
+    rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
+    rows = [
+        *_filled(_prompts_of_all_batches(rows)),
+        *_repeats(samples),
+        *_exit_heads(samples, parts),
+        *_shortlists(samples),
+    ]
+    rows += _loop(samples)
+    return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
+
+
+def _unknowns_of(point: Point) -> dict[Part, float]:
+    """How often a span contains each unknown; ops with `_slope` are per token."""
+    batch, tokens = point.batch, point.query_tokens
+    found: dict[Part, float] = {
+        ("layer", batch, tokens, point.context): point.last_layer - point.first_layer,
+        ("forward", batch, tokens if _is_prompt(point) else 0, 0): 1,
+    }
+    if not _is_prompt(point):
+        found["forward_slope", batch, 0, 0] = tokens
+    if point.first_layer == 0:
+        found["embedding", 1, 0, 0] = 1
+        found["embedding_slope", 1, 0, 0] = batch * tokens
+    if point.logits:
+        found["lm_head", 1, batch * point.logits, 0] = 1
+    return found
+
+
+def _is_prompt(point: Point) -> bool:
+    return point.query_tokens == point.context
+
+
+def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[np.float64]]:
+    """Least squares of relative errors; unknowns that come out below nothing are held there and the rest is solved
+    again. Returns the parts of all points, and the relative error at each."""
+    columns: dict[Part, int] = {}
+    for point in medians:
+        for unknown in _unknowns_of(point):
+            columns.setdefault(unknown, len(columns))
+    counts = np.zeros((len(medians), len(columns)))
+    for row, point in enumerate(medians):
+        for unknown, times in _unknowns_of(point).items():
+            counts[row, columns[unknown]] = times
+    relative = counts / np.array(list(medians.values()))[:, None]
+    free, solution = np.ones(len(columns), dtype=bool), np.zeros(len(columns))
+    while True:
+        solution[free] = np.linalg.lstsq(relative[:, free], np.ones(len(relative)), rcond=None)[0]
+        if (solution >= 0).all():
+            break
+        free &= solution >= 0
+        solution[~free] = 0.0
+    parts: dict[Part, float] = {}
+    for point in medians:
+        batch, tokens = point.batch, point.query_tokens
+        found = {unknown: times * solution[columns[unknown]] for unknown, times in _unknowns_of(point).items()}
+        layers = point.last_layer - point.first_layer
+        for part, op in (
+            (("layer", batch, tokens, point.context), "layer"),
+            (("forward", batch, tokens, 0), "forward"),
+            (("embedding", 1, batch * tokens, 0), "embedding"),
+            (("lm_head", 1, batch * point.logits, 0), "lm_head"),
+        ):
+            mine = [ms for (name, *_), ms in found.items() if name.removesuffix("_slope") == op]
+            if mine:
+                parts[part] = max(LEAST_MS, float(sum(mine)) / (layers if op == "layer" else 1))
+    return parts, np.abs(relative @ solution - 1)
+
+
+def _evidence(part: Part, spans: Mapping[Point, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The times whose spread stands for a part's: of the forward that tells most about it."""
+    op, batch, tokens, context = part
+    if op == "layer":
+        return next(
+            ms
+            for p, ms in spans.items()
+            if (p.batch, p.query_tokens, p.context) == (batch, tokens, context)
+            and p.logits  # all layers at once, or the last of a prompt
+            and (p.first_layer == 0 or tokens == context)
+        )
+    if op == "forward":
+        return next(ms for p, ms in spans.items() if (p.batch, p.query_tokens) == (batch, tokens) and not p.logits)
+    if op == "embedding":
+        return next(ms for p, ms in spans.items() if p.batch * p.query_tokens == tokens and p.first_layer == 0)
+    return next(ms for p, ms in spans.items() if p.batch * p.logits == tokens and p.first_layer > 0)
+
+
+def _row(part: Part, ms: float, evidence: NDArray[np.float64]) -> ProfileRow:
+    """A measured row; its quantiles are as far from its median, relatively, as those of the evidence."""
+    op, batch, tokens, context = part
+    middle = float(np.median(evidence))
+    low, high = (float(x) / middle if middle > 0 else 1.0 for x in np.quantile(evidence, (0.1, 0.9)))
+    p10_ms = max(LEAST_MS / 10, ms * min(low, 1.0))
+    return ProfileRow(op, 1, batch, tokens, context or None, ms, "measured", p10_ms, ms * max(high, 1.0), len(evidence))
+
+
+def _derived(op: str, batch: int, tokens: int, context: int | None, ms: float) -> ProfileRow:
+    return ProfileRow(op, 1, batch, tokens, context, ms, "derived")
+
+
+def _prompts_of_all_batches(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
+    """Long prompts are measured for small batches only. A larger batch takes as much longer for a longer prompt as the
+    smallest does; the embedding goes on as a straight line."""
+    at = {(row.op, row.batch, row.query_tokens): row for row in rows if row.context in (None, row.query_tokens)}
+    batches = sorted({row.batch for row in rows if row.op == "forward"})
+    prompts = sorted({row.query_tokens for row in rows if row.op == "layer" and row.context == row.query_tokens})
+    found = list(rows)
+    for op, batch, tokens in product(("layer", "forward"), batches, prompts):
+        if (op, batch, tokens) not in at:
+            known = max(p for p in prompts if (op, batch, p) in at)
+            ms = at[op, batch, known].ms * at[op, batches[0], tokens].ms / at[op, batches[0], known].ms
+            found.append(_derived(op, batch, tokens, tokens if op == "layer" else None, ms))
+    looked_up = sorted((row for row in rows if row.op == "embedding"), key=lambda row: row.query_tokens)
+    most = batches[-1] * prompts[-1] if prompts else 0
+    if len(looked_up) > 1 and most > looked_up[-1].query_tokens:
+        few, many = looked_up[0], looked_up[-1]
+        slope = (many.ms - few.ms) / (many.query_tokens - few.query_tokens)
+        ms = many.ms + max(0.0, slope) * (most - many.query_tokens)
+        found.append(_derived("embedding", 1, most, None, ms))
+    return found
+
+
+def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
+    """`layer` rows as two full grids: up to the query tokens of a verification, and `layer_prefill` beyond, whose rows
+    were measured at prompts' ends only. Contexts too short for their query tokens get the shortest that is not;
+    a prompt's later pieces add attention in proportion to their tokens."""
+    layers = [row for row in rows if row.op == "layer"]
+    kept = [row for row in rows if row.op != "layer"]
+    at = {(row.batch, row.query_tokens, row.context or 0): row for row in layers}
+    prompts = sorted({row.query_tokens for row in layers if row.context == row.query_tokens})
+    spans = sorted({row.query_tokens for row in layers} - set(prompts))
+    batches = sorted({row.batch for row in layers})
+    contexts = sorted({row.context or 0 for row in layers if row.query_tokens in spans})
+    for batch in batches:
+        longest = [at[batch, spans[-1], context].ms for context in contexts if (batch, spans[-1], context) in at]
+        longest_contexts = [context for context in contexts if (batch, spans[-1], context) in at]
+        for tokens in spans:
+            fitting = [at[batch, tokens, c] for c in contexts if (batch, tokens, c) in at]
+            kept += fitting
+            missing = [1, *(context for context in contexts if (batch, tokens, context) not in at)]
+            kept += [_derived("layer", batch, tokens, context, fitting[0].ms) for context in missing]
+        for tokens in [spans[-1], *prompts] if prompts else []:
+            own = at.get((batch, tokens, tokens))
+            for context in [1, *contexts]:
+                if own is None:  # the span where both tables meet
+                    ms = float(np.interp(context, longest_contexts, longest))
+                else:
+                    grown = np.interp([context, tokens], longest_contexts, longest)
+                    ms = own.ms + max(0.0, float(grown[0] - grown[1])) * tokens / spans[-1]
+                if own is not None and own.origin == "measured" and context == tokens:
+                    kept.append(ProfileRow("layer_prefill", 1, batch, tokens, context, own.ms, "measured",
+                                           own.p10_ms, own.p90_ms, own.repeats))  # fmt: skip
+                else:
+                    kept.append(_derived("layer_prefill", batch, tokens, context, ms))
+    return kept
+
+
+def _repeats(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+    """Whole forwards right behind themselves; a shorter context than any takes as long as the shortest."""
+    rows = [
+        _row((repeat_op(p.last_layer), p.batch, 1, p.context), float(np.median(ms)), np.asarray(ms))
+        for p, ms in samples.items()
+        if p.what is What.REPEAT
+    ]
+    shortest = {(row.op, row.batch): row for row in sorted(rows, key=lambda row: row.point, reverse=True)}
+    return rows + [_derived(op, batch, 1, 1, row.ms) for (op, batch), row in shortest.items()]
+
+
+def _exit_head_ms(
+    samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]
+) -> dict[tuple[int, int, int, int], float]:
+    """Milliseconds of exit heads by exit layer, batch, query tokens and context."""
+    return {
+        (p.last_layer, p.batch, p.query_tokens, p.context): max(
+            LEAST_MS, float(np.median(ms)) - parts["lm_head", 1, p.batch * p.logits, 0]
+        )
+        for p, ms in samples.items()
+        if p.what is What.EXIT_HEAD
+    }
+
+
+def _exit_heads(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]) -> list[ProfileRow]:
+    rows: list[ProfileRow] = []
+    found = _exit_head_ms(samples, parts)
+    contexts = sorted({context for *_, context in found})
+    for exit_layer, batch, tokens in sorted({key[:3] for key in found}):
+        op = exit_head_op(exit_layer)
+        fitting = [context for context in contexts if (exit_layer, batch, tokens, context) in found]
+        for context in fitting:
+            evidence = samples[Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)]
+            part = (op, batch, tokens, context)
+            rows.append(_row(part, found[exit_layer, batch, tokens, context], np.asarray(evidence)))
+        shortest_ms = found[exit_layer, batch, tokens, fitting[0]]
+        missing = [1, *(context for context in contexts if context not in fitting)]
+        rows += [_derived(op, batch, tokens, context, shortest_ms) for context in missing]
+    return rows
+
+
+def _shortlists(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+    return [
+        _row((shortlist_op(p.size), 1, p.batch * p.logits, 0), max(LEAST_MS, float(np.median(ms))), np.asarray(ms))
+        for p, ms in samples.items()
+        if p.what is What.SHORTLIST
+    ]
+
+
+def _loop(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+    """`host` and `choose`: the gap behind a forward that is not read out, and what reading out adds to it. Batches that
+    the decodes did not meet share the gap per sequence of those that they did."""
+    median = {point: float(np.median(ms)) for point, ms in samples.items()}
+    judged = {point.batch: point for point in samples if point.what is What.JUDGE and point.query_tokens == 1}
+    read = {p.batch: p for p in samples if p.what is What.READ and p.query_tokens == 1}
+    passed = {p.batch: p for p in samples if p.what is What.PASS}
+    if not judged or not read:
+        return []
+    share = np.median([median[passed[b]] / median[read[b]] for b in passed if b in read] or [0.25])
+    rows = []
+    for batch in judged:
+        near = min(read, key=lambda b: abs(b - batch))
+        gap_ms = median[read[near]] * batch / near
+        host_ms = median[passed[batch]] if batch in passed else float(share) * gap_ms
+        host_ms = max(LEAST_MS, min(host_ms, gap_ms - LEAST_MS))
+        evidence = np.asarray(samples[read[near]])
+        rows.append(_row(("host", batch, 1, 0), host_ms, evidence))
+        for point in samples:
+            if point.what is What.JUDGE and point.batch == batch:
+                more_ms = median[point] - median[judged[batch]]
+                part = ("choose", batch, point.query_tokens, 0)
+                rows.append(_row(part, max(LEAST_MS, gap_ms - host_ms + more_ms), np.asarray(samples[point])))
+    return rows

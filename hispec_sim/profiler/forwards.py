@@ -1,0 +1,186 @@
+"""Real forwards, timed as they occur in decoding: what is measured, and the short scenes it is measured in.
+
+Nothing is timed alone in a loop, where its weights would stay in the processor's caches. An episode is a scene of the
+decode loop: a pass through the whole network span by span, a draft behind a draft, a decode from start to end. Episodes
+of all kinds and sizes follow one another in random order, so that a machine that grows slower does so for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from hispec_sim.execute.choosing import Greedy, Token
+from hispec_sim.execute.record import Record
+from hispec_sim.models.cache import Piece
+from hispec_sim.profiler.clock import Clock
+
+
+class What(StrEnum):
+    """What a sample is the time of."""
+
+    SPAN = "span"  # a forward
+    REPEAT = "repeat"  # a forward from the embedding, directly after the same forward
+    EXIT_HEAD = "exit_head"  # a forward that is read out, less the same without reading out
+    SHORTLIST = "shortlist"  # the same for a shortlist's LM head
+    JUDGE = "judge"  # greedy choices of all sequences
+    PASS = "pass"  # from the end of a forward that is not read out to the next forward
+    READ = "read"  # from the end of a forward that is read out to the next forward
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Point:
+    """What was timed. `logits`: rows that each sequence reads out; `context`: tokens, cached and new, of each; `size`:
+    of a shortlist. Zero where it has no meaning."""
+
+    what: What
+    batch: int
+    query_tokens: int
+    context: int = 0
+    first_layer: int = 0
+    last_layer: int = 0
+    logits: int = 0
+    size: int = 0
+
+
+class Kind(StrEnum):
+    """What happens in an episode."""
+
+    PASS = "pass"  # all spans in turn, then all layers at once, then the choices from their logits
+    EXIT_HEAD = "exit_head"  # one exit read out through its head, at every context
+    REPEAT = "repeat"  # the first layers again and again
+    SHORTLIST = "shortlist"
+    DECODE = "decode"  # prompts decoded by the executor, for the time between forwards
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Episode:
+    """One scene. `layer`: the exit that is read out, or the layers that are repeated, or which cascade decodes."""
+
+    kind: Kind
+    batch: int
+    query_tokens: int = 1
+    context: int = 0
+    layer: int = 0
+    size: int = 0
+
+
+Sample = tuple[Point, float]
+
+
+class Forwards(Protocol):
+    """Runs forwards (`models.cache.CachedNetwork`, or a test's)."""
+
+    def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Any:
+        """Logits of all rows that are read out, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Plays episodes. `networks`: by batch; `cuts`: where a pass is cut into spans; `contexts` in which exit heads are
+    timed; `short_exits`: the exit that reads out a shortlist, by its size; `decode`: decodes so many prompts by the
+    cascade of a number."""
+
+    networks: Mapping[int, Forwards]
+    clock: Clock
+    n_layers: int
+    vocab_size: int
+    cuts: Sequence[int]
+    contexts: Sequence[int]
+    short_exits: Mapping[int, int]
+    decode: Callable[[int, int], Record]
+    rng: np.random.Generator
+
+    def play(self, episode: Episode) -> list[Sample]:
+        """The samples of one episode."""
+        scenes = {
+            Kind.PASS: self._pass,
+            Kind.EXIT_HEAD: self._exit_head,
+            Kind.REPEAT: self._repeat,
+            Kind.SHORTLIST: self._shortlist,
+            Kind.DECODE: self._decode,
+        }
+        return scenes[episode.kind](episode)
+
+    def fill(self, batch: int, tokens: int) -> None:
+        """Push so many tokens through all layers, in pieces: caches hold real keys and values from then on."""
+        for position in range(0, tokens, 64):
+            self._forward(batch, min(64, tokens - position), min(position + 64, tokens), 0, self.n_layers, 0)
+
+    def _forward(self, batch: int, tokens: int, context: int, first: int, last: int, logits: int) -> tuple[float, Any]:
+        ids = self.rng.integers(0, self.vocab_size, (batch, tokens)).tolist() if first == 0 else [()] * batch
+        pieces = [Piece(i, context - tokens, tokens, logits, ids[i]) for i in range(batch)]
+        return self.clock.timed(lambda: self.networks[batch].forward(first, last, pieces))
+
+    def _pass(self, episode: Episode) -> list[Sample]:
+        batch, tokens, context = episode.batch, episode.query_tokens, episode.context
+        prompt = tokens == context
+        logits = 1 if prompt else tokens  # a prompt is read out at its end
+        cuts = [*self.cuts, self.n_layers]
+        spans = [*pairwise((0, *cuts)), (0, self.n_layers)]
+        if prompt:  # long and steady: two spans tell enough
+            spans = [(0, cuts[len(cuts) // 2]), (cuts[len(cuts) // 2], self.n_layers)]
+        # What runs before a forward in decoding: the end of another one.
+        self._forward(batch, 1, context, self.cuts[-1], self.n_layers, 1)
+        samples: list[Sample] = []
+        out = None
+        for first, last in spans:
+            rows = logits if last == self.n_layers else 0
+            ms, out = self._forward(batch, tokens, context, first, last, rows)
+            samples.append((Point(What.SPAN, batch, tokens, context, first, last, rows), ms))
+        if not prompt:
+            ms, _ = self.clock.timed(lambda: _judge(out, batch, tokens))
+            samples.append((Point(What.JUDGE, batch, tokens), ms))
+        return samples
+
+    def _exit_head(self, episode: Episode) -> list[Sample]:
+        batch, tokens, exit_layer = episode.batch, episode.query_tokens, episode.layer
+        samples = []
+        for context in self.contexts:
+            if context > tokens:  # one token before them, read out, lets the head catch up to where they begin
+                self._forward(batch, 1, context - tokens, 0, exit_layer, 1)
+                silent_ms, _ = self._forward(batch, tokens, context, 0, exit_layer, 0)
+                read_ms, _ = self._forward(batch, tokens, context, 0, exit_layer, tokens)
+                point = Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)
+                samples.append((point, read_ms - silent_ms))
+        return samples
+
+    def _repeat(self, episode: Episode) -> list[Sample]:
+        at = (episode.batch, 1, episode.context, 0, episode.layer, 1)
+        self._forward(*at)
+        return [(Point(What.REPEAT, *at), self._forward(*at)[0]) for _ in range(3)]
+
+    def _shortlist(self, episode: Episode) -> list[Sample]:
+        tokens, exit_layer = episode.query_tokens, self.short_exits[episode.size]
+        at = (episode.batch, tokens, episode.context, 0, exit_layer)
+        self._forward(*at, tokens)
+        silent_ms, _ = self._forward(*at, 0)
+        read_ms, _ = self._forward(*at, tokens)
+        return [(Point(What.SHORTLIST, *at, tokens, episode.size), read_ms - silent_ms)]
+
+    def _decode(self, episode: Episode) -> list[Sample]:
+        return between_forwards(self.decode(episode.batch, episode.layer))
+
+
+def _judge(logits: Any, batch: int, tokens: int) -> None:
+    chooser, run = Greedy(), [Token(0, 0)] * (tokens - 1)
+    for first in range(0, batch * tokens, tokens):
+        chooser.judge(0, logits[first : first + tokens], run, bonus=True)
+
+
+def between_forwards(record: Record) -> list[Sample]:
+    """The time from the end of each forward, but for the first (the prefill), to the next one."""
+    samples = []
+    for forward, following in pairwise(record.device[1:]):
+        gap_ms = following.began_ms - forward.began_ms - forward.duration_ms
+        rows, ragged = divmod(forward.logits, forward.batch)
+        if not ragged:
+            what = What.READ if rows else What.PASS
+            samples.append((Point(what, forward.batch, rows), gap_ms))
+    return samples

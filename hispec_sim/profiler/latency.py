@@ -1,0 +1,135 @@
+"""A whole measurement of one network: what is asked for, the file that an unfinished one goes on from, the profile."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hispec_sim.errors import InputError
+from hispec_sim.latency.profile import LatencyProfile, Provenance
+from hispec_sim.models.exits import heads_of
+from hispec_sim.models.llama import Llama
+from hispec_sim.models.loading import LoadedModel
+from hispec_sim.profiler.bench import cascades, clock_for, default_exits, open_bench, steady_work
+from hispec_sim.profiler.fit import Fit, fit
+from hispec_sim.profiler.machine import device_slug, dtype_name, machine_of, software
+from hispec_sim.profiler.measure import Measurement, Stand, measure
+from hispec_sim.profiler.plan import COARSE_QUERY_TOKENS, CONTEXTS, Grid
+from hispec_sim.profiler.quiet import Probe
+
+METHOD = (
+    "Real forwards in scenes of the decode loop (passes span by span, drafts behind drafts, decodes), interleaved "
+    "at random; medians. layer, forward, embedding and lm_head are the least-squares parts of all spans of a "
+    "shape; exit heads and shortlists are differences of forwards with and without reading out, an exit head run over "
+    "the forward's own tokens; host and choose are the gaps between forwards of real decodes. p10 and p90 are those of "
+    "the forwards that tell most about a part. Derived: contexts shorter than the query tokens, and prefill pieces "
+    "behind a prompt's first. Rolling caches back costs nothing: they are never cut."
+)
+
+
+def unfinished_path(out: Path) -> Path:
+    """Where a measurement is kept until its profile is written."""
+    return out.with_name(out.name + ".measuring.json")
+
+
+def grid_for(
+    network: Llama,
+    *,
+    batches: tuple[int, ...],
+    contexts: tuple[int, ...],
+    exits: tuple[int, ...],
+    shortlists: tuple[int, ...],
+) -> Grid:
+    """The coarse grid. Empty `contexts` are those of `plan.CONTEXTS` that the network has positions for, empty `exits`
+    all with trained heads. Raises InputError for what the network does not have."""
+    shape, positions = network.config.shape, network.config.max_positions
+    contexts = contexts or tuple(context for context in CONTEXTS if context <= positions) or (positions,)
+    if contexts[-1] > positions:
+        raise InputError(f"--contexts: network {shape.name} has {positions} positions, not {contexts[-1]}")
+    for exit_layer in exits:
+        if exit_layer >= shape.n_layers:
+            raise InputError(f"--exits: network {shape.name} has exits at layers 1 to {shape.n_layers - 1}")
+    if shortlists and network.token_ranking is None:
+        raise InputError(f"--shortlists: network {shape.name} comes without a ranking of its tokens")
+    heads = tuple(exit_layer for exit_layer in sorted(heads_of(network)) if not exits or exit_layer in exits)
+    return Grid(
+        n_layers=shape.n_layers,
+        batches=batches,
+        query_tokens=tuple(tokens for tokens in COARSE_QUERY_TOKENS if tokens < contexts[-1]),
+        contexts=contexts,
+        head_exits=heads,
+        shortlists=shortlists,
+        cascades=len(cascades(shape.n_layers, exits or default_exits(network))),
+    )
+
+
+def measure_network(
+    network: Llama,
+    measurement: Measurement,
+    coarse: Grid,
+    out: Path,
+    *,
+    show: Callable[[Stand], None] = lambda stand: None,
+) -> None:
+    """Measure, or go on measuring, as `measurement.settings` say; what is there is saved beside `out` all the time."""
+    settings = measurement.settings
+    clock = clock_for(network, settings["clock"])
+    probe = Probe(clock, steady_work(network.embedding.weight.device))
+    exits = tuple(settings["exits"]) or default_exits(network)
+    bench = open_bench(network, coarse, clock, exits, settings["seed"])
+    path = unfinished_path(out)
+    measure(
+        measurement,
+        coarse,
+        bench,
+        clock,
+        probe,
+        budget_s=settings["budget_s"],
+        allow_noise=settings["allow_noise"],
+        rng=np.random.default_rng([settings["seed"], len(measurement.samples)]),
+        save=lambda: measurement.save(path),
+        show=show,
+    )
+
+
+def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyProfile, Fit]:
+    """The profile that the samples make. Raises InputError if there are too few."""
+    if not measurement.samples or min(len(ms) for ms in measurement.samples.values()) < 1:
+        raise InputError("nothing has been measured yet; go on with --resume")
+    fitted = fit(measurement.samples)
+    network, settings = model.network, measurement.settings
+    provenance = Provenance(
+        dtype=dtype_name(network),
+        software=software(),
+        date=settings["date"],
+        command=settings["command"],
+        method=METHOD,
+        machine={**machine_of(model), **_quality(measurement, fitted)},
+    )
+    return LatencyProfile(device_slug(network), network.config.shape, provenance, fitted.rows), fitted
+
+
+def _quality(measurement: Measurement, fitted: Fit) -> dict[str, str]:
+    """How the measurement went."""
+    probe = measurement.probe_ms
+    spread = statistics.quantiles(probe, n=10)[-1] / statistics.median(probe) if len(probe) > 1 else float("nan")
+    repeats = [len(ms) for ms in measurement.samples.values()]
+    noise = "allowed" if measurement.settings["allow_noise"] else "not allowed"
+    return {
+        "clock": measurement.settings["clock"],
+        "measured_s": f"{measurement.spent_s:.0f}",
+        "repeats": f"{min(repeats)} to {max(repeats)}, median {statistics.median(repeats):.0f}",
+        "noise": f"{noise}; steady work: p90 {spread:.3f} of its median",
+        "linearity": f"median {fitted.residual_median:.2%}, p95 {fitted.residual_p95:.2%} off the fitted parts",
+    }
+
+
+def with_notes(profile: LatencyProfile, notes: Mapping[str, str]) -> LatencyProfile:
+    """The profile with more facts in its provenance."""
+    machine: dict[str, Any] = {**profile.provenance.machine, **notes}
+    return replace(profile, provenance=replace(profile.provenance, machine=machine))

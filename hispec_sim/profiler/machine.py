@@ -1,0 +1,86 @@
+"""The machine and the software that a measurement is made with, and whether a profile was made with the same."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import hispec_sim
+from hispec_sim.errors import InputError
+from hispec_sim.latency.profile import LatencyProfile
+from hispec_sim.models.llama import Llama, dtype_of
+from hispec_sim.models.loading import LoadedModel
+from hispec_sim.models.packed import PackedLinear
+from hispec_sim.profiler.record import device_name, weights_hash
+
+
+def device_slug(network: Llama) -> str:
+    """A name for the device as the head of a profile: `amd_epyc_1_thread`."""
+    name = re.sub(r"[^a-z0-9]+", "_", device_name(network).lower()).strip("_")
+    if network.embedding.weight.device.type == "cpu":
+        threads = torch.get_num_threads()
+        name += f"_{threads}_thread{'s' if threads > 1 else ''}"
+    return name
+
+
+def dtype_name(network: Llama) -> str:
+    """float32, bfloat16 or float16."""
+    return str(dtype_of(network)).removeprefix("torch.")
+
+
+def software() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "hispec-sim": hispec_sim.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which YAML does not write
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def machine_of(model: LoadedModel) -> dict[str, str]:
+    """What else was measured on and with."""
+    network = model.network
+    heads = weights_hash(model.exit_heads) if model.exit_heads is not None else "none"
+    return {
+        "processor": device_name(network),
+        "threads": str(torch.get_num_threads()),
+        "system": platform.platform(),
+        "model": model.name,
+        "weights_sha256": weights_hash(model.source),
+        "exit_heads_sha256": heads,
+        "packed": str(any(isinstance(module, PackedLinear) for module in network.modules())).lower(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    """The commit of the code, where it lies in a repository of its own."""
+    root = Path(hispec_sim.__file__).parents[1]
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def check_same_machine(profile: LatencyProfile, model: LoadedModel) -> None:
+    """Raises InputError unless a profile was measured on this device, with so many threads, in this type and with these
+    weights: what it predicts is then no prediction of what is run here."""
+    network = model.network
+    here = {**machine_of(model), "dtype": dtype_name(network)}
+    there = {**profile.provenance.machine, "dtype": profile.provenance.dtype}
+    for key in ("processor", "threads", "dtype", "weights_sha256", "exit_heads_sha256", "packed"):
+        if there.get(key) != here[key]:
+            was = there.get(key, "not told, as it was not measured by hispec profile run")
+            raise InputError(
+                f"latency profile {profile.name} is of another machine or model: {key} is {here[key]} here and was "
+                f"{was}; measure one here with hispec profile run, or say --other-device to go on all the same"
+            )

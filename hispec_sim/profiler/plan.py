@@ -1,0 +1,121 @@
+"""Which points a latency profile is measured at: a coarse full grid first, then what the budget has room for."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hispec_sim.profiler.forwards import Episode, Kind
+
+COARSE_QUERY_TOKENS = (1, 2, 4, 8, 16, 32)
+REFINED_QUERY_TOKENS = (3, 5, 6, 7, 12, 24, 10, 20)
+"""In the order in which they are added: verifications are mostly of a few tokens, and kernels switch there."""
+EXIT_QUERY_TOKENS = (1, 2, 4, 8, 32)
+PROMPT_TOKENS = (64, 128, 256, 512)
+"""Of all sequences of a batch together at most the last (but the shortest prompt is there for every batch)."""
+REPEATED_LAYERS = (1, 2, 4, 8)
+CONTEXTS = (32, 128, 256, 512)
+SPAN_LENGTHS = (1, 2, 4, 8)
+LONG = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is asked for: batches, query tokens, contexts, exits with trained heads, sizes of shortlists, and how many
+    cascades decode for the time between forwards."""
+
+    n_layers: int
+    batches: tuple[int, ...]
+    query_tokens: tuple[int, ...]
+    contexts: tuple[int, ...]
+    head_exits: tuple[int, ...] = ()
+    shortlists: tuple[int, ...] = ()
+    cascades: int = 1
+
+    def episodes(self) -> list[Episode]:
+        """One for each scene, in a fixed order."""
+        found = []
+        longest = self.contexts[-1]
+        for batch in self.batches:
+            for tokens in self.query_tokens:
+                fitting = [context for context in self.contexts if context > tokens]
+                found += [Episode(Kind.PASS, batch, tokens, context) for context in fitting]
+            prompts = [tokens for tokens in PROMPT_TOKENS if self.query_tokens[-1] < tokens <= longest]
+            most = max(PROMPT_TOKENS[-1], batch * PROMPT_TOKENS[0])
+            found += [Episode(Kind.PASS, batch, tokens, tokens) for tokens in prompts if batch * tokens <= most]
+            for exit_layer in self.head_exits:
+                spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
+                found += [Episode(Kind.EXIT_HEAD, batch, tokens, layer=exit_layer) for tokens in spans]
+            for n_layers in repeated_layers(self.n_layers):
+                found += [Episode(Kind.REPEAT, batch, 1, context, n_layers) for context in self.contexts]
+            found += [Episode(Kind.DECODE, batch, layer=number) for number in range(self.cascades)]
+        for size in self.shortlists:
+            spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
+            found += [Episode(Kind.SHORTLIST, 1, tokens, self.contexts[-1], size=size) for tokens in spans]
+        return found
+
+    def refinements(self) -> list[Grid]:
+        """Finer grids, each with one more value, the most useful first; a next one builds on the one before."""
+        finer, grid = [], self
+        for tokens in REFINED_QUERY_TOKENS:
+            if tokens < self.query_tokens[-1] and tokens not in self.query_tokens:
+                grid = replace(grid, query_tokens=tuple(sorted((*grid.query_tokens, tokens))))
+                finer.append(grid)
+            if tokens == 5 and self.batches[-1] > 2 and len(self.batches) > 1 and 2 not in self.batches:
+                # Sequences drift apart: a part of the batch runs, which takes a copy of its caches.
+                grid = replace(grid, batches=tuple(sorted((*grid.batches, 2))))
+                finer.append(grid)
+        return finer
+
+
+def chosen_grid(coarse: Grid, cost_s: Mapping[Episode, float], room_s: float) -> Grid:
+    """The finest grid of which one round takes at most `room_s`; costs of new episodes are those of the next larger.
+    Long episodes are played in every other round only."""
+    best, long_s = coarse, long_from_s(cost_s)
+    for grid in coarse.refinements():
+        expected = [_expected_s(episode, cost_s) for episode in grid.episodes()]
+        if sum(s if s <= long_s else s / 2 for s in expected) > room_s:
+            break
+        best = grid
+    return best
+
+
+def long_from_s(cost_s: Mapping[Episode, float]) -> float:
+    """An episode that takes longer is a long one: their times vary least, and they cost most."""
+    return LONG * statistics.median(cost_s.values())
+
+
+def _expected_s(episode: Episode, cost_s: Mapping[Episode, float]) -> float:
+    if episode in cost_s:
+        return cost_s[episode]
+    larger = [
+        seconds
+        for known, seconds in cost_s.items()
+        if (known.kind, known.layer, known.size) == (episode.kind, episode.layer, episode.size)
+        and known.batch >= episode.batch
+        and known.query_tokens >= episode.query_tokens
+        and known.context >= episode.context
+    ]
+    return min(larger, default=0.0)
+
+
+def cuts_of(n_layers: int, exits: Sequence[int]) -> tuple[int, ...]:
+    """Where a pass is cut: spans of 1, 2, 4, 8 layers, the rest, and the last layer alone; and at the exits."""
+    found, at = {n_layers - 1, *exits}, 0
+    for length in SPAN_LENGTHS:
+        at += length
+        found.add(at)
+    return tuple(sorted(cut for cut in found if 0 < cut < n_layers))
+
+
+def repeated_layers(n_layers: int) -> tuple[int, ...]:
+    """The lengths of spans that are timed directly after themselves."""
+    return tuple(n for n in REPEATED_LAYERS if n < n_layers)
+
+
+def short_exits(shortlists: Sequence[int], cuts: Sequence[int], head_exits: Sequence[int]) -> dict[int, int]:
+    """An exit for each shortlist that nothing else is read out at; sizes beyond the exits there are have none."""
+    n_layers = cuts[-1] + 1 if cuts else 1
+    free = [cut for cut in cuts if cut not in head_exits and cut not in repeated_layers(n_layers)]
+    return dict(zip(shortlists, free, strict=False))

@@ -1,0 +1,124 @@
+"""Ops of a decode loop in a profile: what is priced when, what is refused, and two profiles side by side."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from latency_fakes import WHOLE_LAYER, make_profile, power_law_ms, small_rows
+from typer.testing import CliRunner
+
+from hispec_sim.cli.profile import profile_app
+from hispec_sim.errors import InputError
+from hispec_sim.latency import NetworkCost, ProfileRow, read_profile, write_profile
+from hispec_sim.latency.curves import profile_slices
+from hispec_sim.latency.interpolation import OpInterpolator
+
+AT = {"first_layer": 0, "batch": 4, "tokens": 4, "context": 64}
+
+
+def loop_rows() -> list[ProfileRow]:
+    rows = small_rows(whole_layer=True)
+    for batch in (1, 4, 16):
+        rows.append(ProfileRow("host", 1, batch, 1, None, 0.25 * batch, "measured"))
+        for tokens in (1, 4, 16):
+            rows.append(ProfileRow("forward", 1, batch, tokens, None, 2.0 * tokens**0.5, "measured"))
+            rows.append(ProfileRow("choose", 1, batch, tokens, None, 0.5 * batch * tokens, "measured"))
+    rows += [
+        ProfileRow("exit_head_2", 1, *at, 3.0 * at[1], "measured") for at in product((1, 4, 16), (1, 4), (1, 1024))
+    ]
+    return rows
+
+
+def repeats(*lengths: int, share: float) -> list[ProfileRow]:
+    cost = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
+    rows = []
+    for n, batch, context in product(lengths, (1, 4), (1, 64, 1024)):
+        parts = cost.parts_ms(first_layer=0, last_layer=n, batch=batch, tokens=batch, logits=batch, context=context)
+        usual_ms = sum(float(ms) for part, ms in parts.items() if part != "host")
+        rows.append(ProfileRow(f"repeat_{n}", 1, batch, 1, context, share * usual_ms, "measured"))
+    return rows
+
+
+def test_each_is_priced_where_it_happens():
+    cost = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
+    read = {name: float(ms) for name, ms in cost.parts_ms(**AT, last_layer=2, logits=4).items()}
+    assert read["forward"] == pytest.approx(2.0)
+    assert read["exit_head"] == pytest.approx(3.0)
+    assert read["host"] == pytest.approx(0.25 * 4 + 0.5 * 4)
+    assert read["layer"] == pytest.approx(2 * power_law_ms(4, 1, 64))
+    silent = {name: float(ms) for name, ms in cost.parts_ms(**AT, last_layer=2, logits=0).items()}
+    assert (silent["exit_head"], silent["lm_head"], silent["host"]) == (0, 0, pytest.approx(1.0))
+    elsewhere = {name: float(ms) for name, ms in cost.parts_ms(**AT, last_layer=3, logits=4).items()}
+    assert (elsewhere["exit_head"], elsewhere["host"]) == (0, pytest.approx(3.0))
+
+
+def test_a_repeat_scales_all_but_the_loop():
+    cost = NetworkCost(make_profile(loop_rows() + repeats(2, share=0.5) + repeats(4, share=0.9)), tensor_parallel=1)
+    for last_layer, share in ((1, 0.5), (2, 0.5), (3, 0.7), (4, 0.9), (8, 0.9)):
+        usual = cost.parts_ms(**AT, last_layer=last_layer, logits=4)
+        again = cost.parts_ms(**AT, last_layer=last_layer, logits=4, repeat=True)
+        for part, ms in usual.items():
+            assert float(again[part]) == pytest.approx(float(ms) * (1 if part == "host" else share)), part
+    slower = NetworkCost(make_profile(loop_rows() + repeats(2, share=1.5)), tensor_parallel=1)
+    assert slower.forward_ms(**AT, last_layer=2, logits=4, repeat=True) == pytest.approx(
+        float(slower.forward_ms(**AT, last_layer=2, logits=4))
+    )
+    inner = {**AT, "first_layer": 2}  # only forwards from the embedding on are drafts
+    assert cost.forward_ms(**inner, last_layer=4, logits=4, repeat=True) == cost.forward_ms(
+        **inner, last_layer=4, logits=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("exit_head_9", 1, 1, 1, 8), "op exit_head_9: the network has 8 layers"),
+        (("repeat_9", 1, 1, 1, 8), "op repeat_9: the network has 8 layers"),
+        (("exit_head_2", 1, 1, 1, None), "op exit_head_2 needs a context"),
+        (("forward", 1, 1, 1, 8), "op forward takes no context"),
+        (("exit_head_", 1, 1, 1, 8), "unknown op 'exit_head_'"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(row, message):
+    with pytest.raises(InputError, match=message):
+        make_profile([*small_rows(whole_layer=True), ProfileRow(*row, 1.0, "measured")])
+
+
+def test_medians_of_repeats_stand_as_they_are_and_single_values_never_fall():
+    for repeats_of, expected in ((None, 4.0), (5, 2.0)):
+        rows = [row for row in small_rows(whole_layer=True) if row.op != "lm_head"]
+        for tokens, ms in ((1, 1.0), (2, 4.0), (4, 2.0)):
+            rows.append(ProfileRow("lm_head", 1, 1, tokens, None, ms, "measured", repeats=repeats_of))
+        table = make_profile(rows).table("lm_head", 1)
+        assert OpInterpolator(table, "x").at_tokens(4) == pytest.approx(expected)
+
+
+def test_the_file_keeps_them(tmp_path):
+    made = make_profile(loop_rows() + repeats(2, share=0.5))
+    assert read_profile(write_profile(made, tmp_path / "p.csv")).tables[0].op == "choose"
+    assert {"forward", "host", "choose", "exit_head_2", "repeat_2"} <= {found.op for found in profile_slices(made)}
+    shown = CliRunner().invoke(profile_app, ["show", str(tmp_path / "p.csv"), "--out", str(tmp_path / "p.png")])
+    assert shown.exception is None, shown.output
+    assert "exit_head_2" in shown.output
+
+
+def test_two_profiles_side_by_side(tmp_path):
+    a = write_profile(make_profile(loop_rows()), tmp_path / "a.csv")
+    slower = [
+        ProfileRow(r.op, 1, r.batch, r.query_tokens, r.context, 2 * r.ms, r.origin)
+        for r in small_rows(whole_layer=True)
+    ]
+    b = write_profile(make_profile(slower), tmp_path / "b.csv")
+    arguments = ["compare", str(a), str(b), "--out", str(tmp_path / "both.svg")]
+    done = CliRunner().invoke(profile_app, arguments, env={"COLUMNS": "140"})
+    assert done.exception is None, done.output
+    rows = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in done.output.splitlines() if "│" in line}
+    assert [cell.strip() for cell in rows["layer"]][:4] == ["27", "2.00", "2.00", "2.00"]
+    assert "only in A" in "".join(rows["exit_head_2"])
+    assert (tmp_path / "both.svg").read_bytes().startswith(b"<?xml")
+    again = CliRunner().invoke(profile_app, arguments)
+    assert isinstance(again.exception, InputError)
+    other = CliRunner().invoke(profile_app, ["compare", str(a), str(b), "--tensor-parallel", "2"])
+    assert isinstance(other.exception, InputError)
+    assert WHOLE_LAYER.tensor_parallels == (1,)

@@ -1,0 +1,121 @@
+"""A device whose forwards take exactly what a formula says, on a clock that stands still between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hispec_sim.execute.record import DeviceForward, Record
+from hispec_sim.models.cache import Piece
+from hispec_sim.profiler.forwards import Bench
+from hispec_sim.profiler.plan import Grid, cuts_of, short_exits
+
+N_LAYERS, VOCABULARY = 12, 50
+HOST_MS, CHOOSE_MS, JUDGE_MS = 0.25, 0.5, 0.125
+GRID = Grid(N_LAYERS, (1, 4), (1, 2, 4), (8, 64, 128), head_exits=(3,), shortlists=(10,), cascades=2)
+
+
+@dataclass
+class FakeClock:
+    """Seconds pass only by `spend`."""
+
+    seconds: float = 0.0
+    name: str = "fake"
+
+    def spend(self, ms: float) -> None:
+        self.seconds += ms / 1000
+
+    def now_s(self) -> float:
+        return self.seconds
+
+    loop_s = now_s
+
+    def timed(self, work: Callable[[], object]) -> tuple[float, object]:
+        began = self.seconds
+        result = work()
+        return 1000 * (self.seconds - began), result
+
+
+@dataclass
+class FakeForwards:
+    """fixed + embedding + layers + exit head + LM head, each a formula of its own; `repeat_saving` of it less if the
+    forward before was the same."""
+
+    clock: FakeClock
+    repeat_saving: float = 0.0
+    last: tuple[int, ...] = ()
+    seen: int = 0
+
+    def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> torch.Tensor | None:
+        batch, tokens, logits = len(pieces), pieces[0].tokens, pieces[0].logits
+        ms = fixed_ms(batch, tokens) + (last_layer - first_layer) * layer_ms(batch, tokens, pieces[0].position + tokens)
+        if first_layer == 0:
+            assert all(len(piece.token_ids) == tokens for piece in pieces)
+            ms += embedding_ms(batch * tokens)
+        end = pieces[0].position + tokens
+        if first_layer < 3 <= last_layer:
+            self.seen = min(self.seen, pieces[0].position)
+        if logits:
+            ms += head_ms(batch * logits, 10 if last_layer == 7 else VOCABULARY)
+            if last_layer == 3:  # the exit head runs over all that it has not seen
+                ms += exit_head_ms(batch, end - self.seen, end)
+                self.seen = end
+        what = (first_layer, last_layer, batch, tokens, logits)
+        if what == self.last and first_layer == 0 and tokens == 1 and logits:
+            ms *= 1 - self.repeat_saving
+        self.last = what
+        self.clock.spend(ms)
+        return torch.zeros(batch * logits, VOCABULARY) if logits else None
+
+
+def fixed_ms(batch: int, tokens: int) -> float:
+    return 2.0 + 0.5 * batch + 0.25 * tokens
+
+
+def layer_ms(batch: int, tokens: int, context: int) -> float:
+    return 1.0 + 0.5 * batch * tokens + 0.01 * batch * context
+
+
+def embedding_ms(tokens: int) -> float:
+    return 0.5 + 0.125 * tokens
+
+
+def head_ms(rows: int, size: int) -> float:
+    return (1.0 + 0.25 * rows) * size / VOCABULARY
+
+
+def exit_head_ms(batch: int, tokens: int, context: int) -> float:
+    return 0.75 + 0.25 * batch * tokens + 0.001 * context
+
+
+def fake_record(batch: int, number: int) -> Record:
+    """Three read-out forwards and one that is not, a gap behind each."""
+    record, at = Record(), 0.0
+    for last, rows in ((N_LAYERS, 1), (3, 1), (3, 0), (N_LAYERS, 1), (3, 1)):
+        gap_ms = HOST_MS + (CHOOSE_MS if rows else 0.0)
+        record.device.append(DeviceForward("n", 0, last, batch, batch, batch * rows, None, 5.0, at, 10))
+        at += 5.0 + gap_ms * batch
+    record.wall_ms = at
+    return record
+
+
+def fake_bench(clock: FakeClock, grid: Grid = GRID, *, repeat_saving: float = 0.0) -> Bench:
+    cuts = cuts_of(grid.n_layers, (3,))
+    networks = {b: FakeForwards(clock, repeat_saving) for b in range(1, grid.batches[-1] + 1)}
+    bench = Bench(
+        networks,
+        clock,
+        grid.n_layers,
+        VOCABULARY,
+        cuts,
+        grid.contexts,
+        short_exits(grid.shortlists, cuts, grid.head_exits),
+        fake_record,
+        np.random.default_rng(0),
+    )
+    for batch in grid.batches:
+        bench.fill(batch, grid.contexts[-1])
+    return bench

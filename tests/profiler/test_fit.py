@@ -1,0 +1,116 @@
+"""From a device of known times to a profile that predicts them."""
+
+from __future__ import annotations
+
+import pytest
+from fake_device import (
+    CHOOSE_MS,
+    GRID,
+    HOST_MS,
+    N_LAYERS,
+    VOCABULARY,
+    FakeClock,
+    embedding_ms,
+    exit_head_ms,
+    fake_bench,
+    fixed_ms,
+    head_ms,
+    layer_ms,
+)
+
+from hispec_sim.latency import LatencyProfile, NetworkCost, Provenance
+from hispec_sim.networks import NetworkSpec
+from hispec_sim.profiler.fit import LEAST_MS, fit
+from hispec_sim.profiler.forwards import Point, What
+from hispec_sim.profiler.plan import Grid
+
+NETWORK = NetworkSpec("n", N_LAYERS, 8, 2, 2, 4, 16, VOCABULARY)
+
+
+def measured(grid: Grid = GRID, *, repeat_saving: float = 0.0) -> dict[Point, list[float]]:
+    """Every episode played three times."""
+    bench, samples = fake_bench(FakeClock(), grid, repeat_saving=repeat_saving), {}
+    for episode in 3 * grid.episodes():
+        for point, ms in bench.play(episode):
+            samples.setdefault(point, []).append(ms)
+    return samples
+
+
+def profile(samples: dict[Point, list[float]]) -> LatencyProfile:
+    return LatencyProfile("fake", NETWORK, Provenance("float32", {}, "2026-01-01", "none", "fake"), fit(samples).rows)
+
+
+def test_every_part_is_found_again():
+    fitted = fit(measured())
+    assert fitted.residual_p95 < 1e-9
+    rows = {row.point: row for row in fitted.rows}
+    for batch in (1, 4):
+        for tokens in (1, 2, 4):
+            assert rows["forward", 1, batch, tokens, 0].ms == pytest.approx(fixed_ms(batch, tokens))
+            assert rows["embedding", 1, 1, batch * tokens, 0].ms == pytest.approx(embedding_ms(batch * tokens))
+            assert rows["lm_head", 1, 1, batch * tokens, 0].ms == pytest.approx(head_ms(batch * tokens, VOCABULARY))
+            for context in GRID.contexts:
+                layer = rows["layer", 1, batch, tokens, context]
+                assert layer.ms == pytest.approx(layer_ms(batch, tokens, context))
+                assert (layer.origin, layer.repeats) == ("measured", 3)
+                head = rows["exit_head_3", 1, batch, tokens, context]
+                assert head.ms == pytest.approx(exit_head_ms(batch, tokens, context))
+            assert rows["layer", 1, batch, tokens, 1].origin == "derived"
+        assert rows["host", 1, batch, 1, 0].ms == pytest.approx(HOST_MS * batch)
+        assert rows["choose", 1, batch, 1, 0].ms == pytest.approx(CHOOSE_MS * batch)
+    assert rows["lm_head_10", 1, 1, 4, 0].ms == pytest.approx(head_ms(4, 10))
+    prompt = rows["layer_prefill", 1, 4, 128, 128]
+    assert (prompt.ms, prompt.origin) == (pytest.approx(layer_ms(4, 128, 128)), "measured")
+
+
+@pytest.mark.parametrize(("first", "last", "read"), [(0, 12, True), (0, 3, True), (3, 12, True), (0, 3, False)])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_profile_prices_what_the_device_takes(first, last, read, batch):
+    """Embedding, fixed time, layers, exit head where exit 3 is read out, LM head, and the loop around them."""
+    cost = NetworkCost(profile(measured()), tensor_parallel=1)
+    tokens, context = 2, 64
+    ms = cost.forward_ms(
+        first_layer=first,
+        last_layer=last,
+        batch=batch,
+        tokens=batch * tokens,
+        logits=batch * tokens * read,
+        context=context,
+    )
+    expected = fixed_ms(batch, tokens) + (last - first) * layer_ms(batch, tokens, context) + HOST_MS * batch
+    expected += embedding_ms(batch * tokens) if first == 0 else 0.0
+    if read:
+        expected += head_ms(batch * tokens, VOCABULARY) + CHOOSE_MS * batch
+        expected += exit_head_ms(batch, tokens, context) if last == 3 else 0.0
+    assert float(ms) == pytest.approx(expected)
+
+
+def test_a_draft_behind_a_draft_costs_what_was_measured_of_it():
+    cost = NetworkCost(profile(measured(repeat_saving=0.25)), tensor_parallel=1)
+    at = {"first_layer": 0, "batch": 4, "logits": 4, "context": 64}
+    for last in (2, 3, 7):  # measured, between two, measured at 8
+        usual = {repeat: cost.parts_ms(**at, last_layer=last, tokens=4, repeat=repeat) for repeat in (False, True)}
+        for part, ms in usual[False].items():
+            share = 1.0 if part == "host" else 0.75
+            assert float(usual[True][part]) == pytest.approx(share * float(ms))
+    # Two query tokens are no draft behind a draft.
+    assert cost.forward_ms(**at, last_layer=2, tokens=8, repeat=True) == cost.forward_ms(**at, last_layer=2, tokens=8)
+
+
+def test_parts_that_noise_makes_negative_are_held_at_nothing():
+    samples = measured()
+    for point, ms in samples.items():
+        if point.what is What.SPAN and point.first_layer == 0:
+            samples[point] = [x - 1.5 * embedding_ms(point.batch * point.query_tokens) for x in ms]
+    rows = {row.point: row for row in fit(samples).rows}
+    assert rows["embedding", 1, 1, 4, 0].ms == LEAST_MS
+    assert rows["layer", 1, 1, 1, 64].ms == pytest.approx(layer_ms(1, 1, 64), rel=0.1)
+
+
+def test_quantiles_are_those_of_the_forwards():
+    samples = measured()
+    samples = {point: [0.9 * ms[0], ms[0], 1.3 * ms[0]] for point, ms in samples.items()}
+    for row in fit(samples).rows:
+        if row.origin == "measured" and row.op == "layer":
+            assert row.p10_ms == pytest.approx(row.ms * 0.92)
+            assert row.p90_ms == pytest.approx(row.ms * 1.24)

@@ -1,0 +1,99 @@
+"""Where a step's time goes: classes, FLOPs and bytes by hand, and a real breakdown of a tiny network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hispec_sim.errors import InputError
+from hispec_sim.profiler.clock import WallClock
+from hispec_sim.profiler.kernels import Breakdown, Ceilings, Kernel, break_down, classify, measure_ceilings
+
+sys.path.append(str(Path(__file__).parents[1] / "execute"))
+from tiny_networks import VOCABULARY, networks
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "expected"),
+    [
+        # 3 tokens through 32 -> 96, fp32: 2 x 3 x 32 x 96 FLOPs; 96 + 3072 + 288 numbers
+        ("aten::linear", [(1, 3, 32), (96, 32), ()], ("GEMM 32 x 96", 18432.0, 13824.0)),
+        ("aten::mm", [(3, 32), (32, 96)], ("GEMM 32 x 96", 18432.0, 13824.0)),
+        ("aten::linear", [(2, 1, 32), (32, 32), ()], ("GEMM 32 x 32", 4096.0, 4608.0)),
+        ("mkldnn::_linear_pointwise", [(1, 32), (VOCABULARY, 32)], ("LM head", 64.0 * VOCABULARY, 4 * (32 + 33 * 24))),
+        # 2 sequences x 4 heads x 3 queries x 10 keys of 8 numbers
+        (
+            "aten::scaled_dot_product_attention",
+            [(2, 4, 3, 8), (2, 4, 10, 8), (2, 4, 10, 8)],
+            ("attention", 4.0 * 2 * 4 * 3 * 10 * 8, 4.0 * (2 * 192 + 2 * 640)),
+        ),
+        ("aten::rms_norm", [(1, 3, 32), (), (32,), ()], ("norm", 384.0, 768.0)),
+        ("aten::mul_", [(1, 3, 6, 4), (1, 3, 1, 4)], ("rope", 432.0, 1152.0)),
+        ("aten::silu", [(1, 3, 48)], ("activation and additions", 144.0, 1152.0)),
+        ("aten::embedding", [(24, 32), (1, 3)], ("embedding", 0.0, 768.0)),
+        ("aten::copy_", [(1, 3, 4, 8), (1, 3, 4, 8)], ("copies", 0.0, 768.0)),
+        ("aten::arange", [()], ("the rest", 0.0, 0.0)),
+    ],
+)
+def test_operators_are_told_apart_and_counted(op, shapes, expected):
+    assert classify(op, shapes, networks()["big"], 4) == expected
+
+
+def test_floors_are_the_slower_of_memory_and_arithmetic():
+    ceilings = Ceilings(bytes_per_s=1e9, flops_per_s=1e10)
+    assert ceilings.floor_ms(1e7, 5e6) == pytest.approx(5.0)
+    assert ceilings.floor_ms(1e9, 5e6) == pytest.approx(100.0)
+    found = Breakdown("decode", 200.0, 210.0, (Kernel("a", 1, 120.0, 1e9, 5e6), Kernel("b", 2, 50.0, 1e7, 5e6)))
+    assert found.gaps_ms == pytest.approx(40.0)
+    assert found.floor_ms(ceilings) == pytest.approx(105.0)
+
+
+def test_a_step_of_a_real_network(tmp_path):
+    network, trace = networks()["big"], tmp_path / "trace.json"
+    found = break_down(network, "verify", batch=2, query_tokens=3, context=40, clock=WallClock(), trace=trace)
+    calls = {kernel.name: kernel.calls for kernel in found.kernels}
+    for name in ("GEMM 32 x 64", "GEMM 32 x 32", "GEMM 32 x 96", "GEMM 48 x 32", "attention"):
+        assert calls[name] == 4
+    assert (calls["LM head"], calls["norm"], calls["embedding"]) == (1, 9, 1)
+    assert [kernel.ms for kernel in found.kernels] == sorted((k.ms for k in found.kernels), reverse=True)
+    attention = next(kernel for kernel in found.kernels if kernel.name == "attention")
+    assert attention.flops == 4 * (4 * 2 * 4 * 3 * 40 * 8)
+    assert json.loads(trace.read_text())["traceEvents"]
+    with pytest.raises(InputError, match="does not fit the 160 positions"):
+        break_down(network, "verify", batch=1, query_tokens=3, context=200, clock=WallClock())
+
+
+def test_ceilings_are_measured():
+    ceilings = measure_ceilings(torch.device("cpu"), torch.float32, WallClock())
+    assert 1e8 < ceilings.bytes_per_s < 1e13
+    assert 1e8 < ceilings.flops_per_s < 1e15
+
+
+def test_the_command_writes_everything(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from hispec_sim.cli.profile import profile_app
+    from hispec_sim.models import loading
+    from hispec_sim.profiler import kernels
+
+    class Loaded:
+        network = networks()["big"]
+
+    monkeypatch.setattr(loading, "load_model", lambda *_, **__: Loaded)
+    monkeypatch.setattr(kernels, "measure_ceilings", lambda *_: Ceilings(1e10, 1e11))
+    arguments = ["kernels", "--model", "tiny", "--context", "40", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(profile_app, arguments)
+    assert done.exception is None, done.output
+    assert "ceilings: a copy 10.0 GB/s, a product 100.0 GFLOP/s" in done.output
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"kernels.csv", "roofline.png", "trace_decode.json", "trace_verify.json"}
+    with (tmp_path / "out" / "kernels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["step"] for row in rows} == {"decode", "verify"}
+    again = CliRunner().invoke(profile_app, arguments)
+    assert isinstance(again.exception, InputError)

@@ -1,0 +1,164 @@
+"""`hispec profile run` and `check` on a tiny real network: the file, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from hispec_sim.cli.main import main
+from hispec_sim.latency import NetworkCost, read_profile, write_profile
+from hispec_sim.models.exits import BlockHead, save_heads
+from hispec_sim.models.safetensors_folder import save_folder
+from hispec_sim.profiler import latency, measure, selfcheck
+from hispec_sim.profiler.forwards import Bench
+from hispec_sim.profiler.latency import with_notes
+from hispec_sim.profiler.plan import Grid
+
+sys.path.append(str(Path(__file__).parents[1] / "execute"))
+from tiny_networks import networks
+
+LETTERS = "abcdefghijklmnopqrstuvwx"
+OPTIONS = ["--batch", "1,2", "--contexts", "8,80", "--allow-noise", "--budget", "90s", "--clock", "processor"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rounds() -> Iterator[None]:
+    """Three rounds make a profile, however wide its points."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "ROUNDS", 3)
+        patch.setattr(measure, "WIDE", math.inf)
+        patch.setattr(Grid, "refinements", lambda grid: [])
+        patch.setattr(selfcheck, "REPEATS", 3)
+        patch.setattr(selfcheck, "PROMPTS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny target with a block head at exit 2, a tokenizer of one letter a token, and prompts."""
+    folder = tmp_path_factory.mktemp("model") / "big"
+    network = networks()["big"]
+    save_folder(network, folder)
+    tokenizer = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(LETTERS)}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    save_heads(folder / "exit_heads", network, {2: BlockHead(network.config)})
+    words = ("cab", "dad", "fed", "bee", "hag", "ace", "bad", "cafe")
+    (folder / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": word}) for word in words))
+    return folder
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["profile", *arguments])
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out + captured.err
+
+
+@pytest.fixture(scope="module")
+def profile(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "tiny.csv"
+    with pytest.raises(SystemExit) as exit_:
+        main(["profile", "run", "--model", str(model), *OPTIONS, "--out", str(out)])
+    assert not exit_.value.code
+    return out
+
+
+def test_a_profile_of_a_real_network(profile):
+    made = read_profile(profile)
+    ops = {table.op for table in made.tables}
+    assert {"layer", "layer_prefill", "forward", "embedding", "lm_head", "host", "choose", "exit_head_2"} <= ops
+    assert {"repeat_1", "repeat_2"} <= ops
+    facts = made.provenance.machine
+    assert {"processor", "threads", "weights_sha256", "exit_heads_sha256", "commit", "noise", "linearity"} <= set(facts)
+    assert "allowed" in facts["noise"]
+    assert all(row.repeats is not None and row.repeats >= 3 for row in made.rows if row.origin == "measured")
+    assert not latency.unfinished_path(profile).exists()
+    cost = NetworkCost(made, tensor_parallel=1)
+    ask = {"first_layer": 0, "batch": 2, "tokens": 4, "logits": 4, "context": [5, 30, 80]}
+    assert (cost.forward_ms(last_layer=4, **ask) > cost.forward_ms(last_layer=2, **ask | {"logits": 0})).all()
+
+
+def test_a_check_compares_and_says_whether_goals_are_met(profile, model, capsys):
+    arguments = ["check", str(profile), "--model", str(model), "--clock", "processor"]
+    status, printed = run([*arguments, "--prompts", str(model / "prompts.jsonl")], capsys)
+    assert status == 0, printed
+    assert "forwards" in printed
+    assert "decodes" in printed
+    assert "met" in printed or "MISSED" in printed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("processor", "Another 9000"), ("threads", "64"), ("weights_sha256", "0" * 64)]
+)
+def test_a_profile_of_another_machine_is_refused_unless_asked(profile, model, tmp_path, capsys, key, value):
+    other = write_profile(with_notes(read_profile(profile), {key: value}), tmp_path / "other.csv")
+    arguments = ["check", str(other), "--model", str(model), "--clock", "processor"]
+    arguments += ["--prompts", str(model / "prompts.jsonl")]
+    status, printed = run(arguments, capsys)
+    assert status == 2
+    assert f"{key} is " in printed
+    assert value in " ".join(printed.split())
+    if key == "processor":
+        status, printed = run([*arguments, "--other-device"], capsys)
+        assert status == 0, printed
+
+
+def test_ctrl_c_and_resume(model, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "tiny.csv"
+    played = iter(range(90))
+    whole = Bench.play
+
+    def interrupted(self, episode):
+        if next(played, None) is None:
+            raise KeyboardInterrupt
+        return whole(self, episode)
+
+    monkeypatch.setattr(Bench, "play", interrupted)
+    arguments = ["run", "--model", str(model), *OPTIONS, "--out", str(out)]
+    status, printed = run(arguments, capsys)
+    assert status == 130
+    assert "--resume goes on" in " ".join(printed.split())
+    monkeypatch.undo()
+    status, printed = run(arguments, capsys)
+    assert status == 2
+    assert "is an unfinished measurement: go on with --resume" in " ".join(printed.split())
+    status, printed = run([*arguments, "--resume", "--threads", "2"], capsys)
+    assert status == 2
+    assert "was begun with threads 1, not 2" in " ".join(printed.split())
+    status, printed = run([*arguments, "--resume"], capsys)
+    assert status == 0, printed
+    assert read_profile(out).provenance.command.startswith("hispec profile run --model")
+    status, printed = run(arguments, capsys)
+    assert status == 2
+    assert "exists already; nothing was measured" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--batch", "1,x"], "--batch must be whole numbers"),
+        (["--batch", ""], "--batch needs at least one number"),
+        (["--contexts", "8,4000"], "--contexts: network big has 160 positions, not 4000"),
+        (["--exits", "9"], "--exits: network big has exits at layers 1 to 3"),
+        (["--shortlists", "4"], "--shortlists: network big comes without a ranking"),
+        (["--clock", "sun"], "--clock must be one of wall, processor"),
+        (["--clock", "processor", "--threads", "2"], "--clock processor counts one thread"),
+        (["--budget", "soon"], "--budget must be a time"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_sentence(model, tmp_path, capsys, changed, message):
+    import torch
+
+    threads = torch.get_num_threads()
+    status, printed = run(["run", "--model", str(model), "--out", str(tmp_path / "x.csv"), *changed], capsys)
+    torch.set_num_threads(threads)
+    assert status == 2
+    assert message in " ".join(printed.split())
