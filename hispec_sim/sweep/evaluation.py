@@ -78,10 +78,11 @@ def engine_of(choice: Choice, point: Planned) -> Engine:
 
 
 def evaluate_all(evaluation: Evaluation, points: Sequence[Planned], choice: Choice) -> None:
-    """Every point on the engine that serves it. Raises InputError."""
+    """Every point on the engine that serves it; nothing is screened that SimPy has done. Raises InputError."""
     by_engine: dict[Engine, list[Planned]] = {"vectorised": [], "simpy": []}
     for point in points:
-        by_engine[engine_of(choice, point)].append(point)
+        if choice != "auto" or (point.hash, "simpy") not in evaluation.found:
+            by_engine[engine_of(choice, point)].append(point)
     for engine, some in by_engine.items():
         evaluation.figures(engine, some, "screening" if engine == "vectorised" else "simulating")
 

@@ -125,3 +125,11 @@ def test_shipped_sweeps_can_run(file: Path) -> None:
     points = over.points()
     assert len({point.policy for point in points}) == len(over.parts) >= 3
     assert len(plan(points[:: max(1, len(points) // 50)])) >= 50
+
+
+def test_the_documented_sweep_is_one(tmp_path: Path) -> None:
+    page = (SCENARIOS.parent / "docs" / "sweeps.md").read_text()
+    content = page.split("```yaml\n")[1].split("```")[0].replace("../quick.yaml", str(SCENARIOS / "quick.yaml"))
+    planned = plan(space(tmp_path, content).points())
+    policies = [point.point.policy for point in planned]
+    assert {name: policies.count(name) for name in policies} == {"autoregressive": 2, "hispec": 44}

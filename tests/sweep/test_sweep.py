@@ -67,6 +67,11 @@ def test_a_second_run_computes_nothing(finished: tuple[Space, Path]) -> None:
     pd.testing.assert_frame_equal(read_results(folder).table, before)
 
 
+def test_nothing_is_screened_that_is_known_better(finished: tuple[Space, Path]) -> None:
+    outcome = sweep(*finished)
+    assert (outcome.computed, outcome.disagreement) == (0, None)
+
+
 def test_a_wider_sweep_computes_what_is_new_alone(tmp_path: Path) -> None:
     narrow = text(axes="\n  exit_4: [0.4]\n  nd: [1]\n  ni: [2]")
     assert sweep(space(tmp_path, narrow), tmp_path / "out", choice="simpy").computed == 3
