@@ -170,7 +170,7 @@ def measure(
         warmed = measurement.grid or coarse
         cost_s = play_round(warmed.episodes(), "warming up", must_end=True, keep=False)
         if measurement.grid is None:
-            round_s = sum(s if s <= long_from_s(cost_s) else s / 2 for s in cost_s.values())
+            round_s = sum(cost_s.values())
             if FEWEST_ROUNDS * round_s > max(left_s(), 0.0) * 1.2:
                 raise InputError(
                     f"--budget is too small: {FEWEST_ROUNDS} rounds of the coarsest grid take "
@@ -184,7 +184,7 @@ def measure(
                 episode
                 for episode in episodes
                 if measurement.played.get(episode, 0)
-                < (number if cost_s.get(episode, 0.0) <= long_s else number // 2 + 1)
+                < (number if cost_s.get(episode, 0.0) <= long_s else rounds_of_long(number))
             ]
             play_round(due, f"round {number}", must_end=number <= FEWEST_ROUNDS)
             judge()
@@ -194,6 +194,12 @@ def measure(
     finally:
         measurement.spent_s, measurement.probe_ms = spent_s(), list(probe.ms)
         save()
+
+
+def rounds_of_long(number: int) -> int:
+    """How many of the first `number` rounds a long episode is played in: the fewest that any profile has, and every
+    other one behind them."""
+    return max(min(number, FEWEST_ROUNDS), number // 2 + 1)
 
 
 def wide_episodes(

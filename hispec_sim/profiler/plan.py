@@ -71,7 +71,7 @@ class Grid:
 
 def chosen_grid(coarse: Grid, cost_s: Mapping[Episode, float], room_s: float) -> Grid:
     """The finest grid of which one round takes at most `room_s`; costs of new episodes are those of the next larger.
-    Long episodes are played in every other round only."""
+    Long episodes are played in about half of the rounds."""
     best, long_s = coarse, long_from_s(cost_s)
     for grid in coarse.refinements():
         expected = [_expected_s(episode, cost_s) for episode in grid.episodes()]
