@@ -1,18 +1,15 @@
-"""One page of HTML that holds a whole validation: figures, tables and where they come from. It loads nothing."""
+"""A whole validation as a page: figures, tables and where they come from."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
+from hispec_sim.report.page.render import Cell, Page, PageTable, Section, render
+from hispec_sim.report.sweep_figures import Picture
 from hispec_sim.report.validation_figures import factor_figure, scatter_figure
 
 PARTS = {
@@ -69,45 +66,47 @@ def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: 
         f"{_percent(stats['median'])} in the median and {_percent(stats['p95'])} at the 95th percentile; the largest "
         f"part of the error is {overall['largest_term']}."
     )
-    tables = [
-        {"title": "Errors", "note": "simulated / real - 1, over configurations.", "columns": FIDELITY_HEAD,
-         "rows": fidelity_table(overall)},
-        {"title": "Ranking", "note": "Regret: how much slower the simulator's choice really is than the real best.",
-         "columns": BATCH_HEAD, "rows": batch_table(overall)},
-        {"title": "Error budget", "note": "Error of tokens_per_s when all but one part is real.",
-         "columns": BUDGET_HEAD, "rows": budget_table(overall)},
-        {"title": "Configurations",
-         "note": "Real: median over repeats [least, greatest]. Simulated: median [95 % interval].",
-         "columns": ("configuration", *(f"{n}, {side}" for n in FIGURE_COLUMNS for side in _SIDES)),
-         "rows": [_cells(row) for row in rows.to_dict("records")]},
-    ]  # fmt: skip
-    figures = [
-        {"alt": "real against simulated", "png": _png(scatter_figure(rows))},
-        {"alt": "error of tokens_per_s by factor", "png": _png(factor_figure(rows))},
-    ]
-    source = resources.files("hispec_sim.report").joinpath("validation_page.html").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    return template.render(
-        title=provenance.get("design", ""), sentence=sentence, figures=figures, tables=tables, provenance=provenance
+    configurations = PageTable(
+        ("configuration", *(f"{n}, {side}" for n in FIGURE_COLUMNS for side in _SIDES)),
+        [_cells(row) for row in rows.to_dict("records")],
+        "Real: median over repeats [least, greatest]. Simulated: median [95 % interval].",
     )
+    sections = [
+        Section(
+            "Errors",
+            tables=[_table(FIDELITY_HEAD, fidelity_table(overall), "Simulated / real - 1, over configurations.")],
+            pictures=[Picture("scatter", "real against simulated", scatter_figure(rows))],
+        ),
+        Section(
+            "Ranking",
+            tables=[_table(BATCH_HEAD, batch_table(overall),
+                           "Regret: how much slower the simulator's choice really is than the real best.")],
+        ),
+        Section(
+            "Error budget",
+            tables=[_table(BUDGET_HEAD, budget_table(overall), "Error of tokens_per_s when all but one part is real.")],
+            pictures=[Picture("factors", "error of tokens_per_s by factor", factor_figure(rows))],
+        ),
+        Section("Configurations", tables=[configurations]),
+        Section("Provenance", tables=[_table(("", ""), [[name, str(each)] for name, each in provenance.items()], "")]),
+    ]  # fmt: skip
+    return render(Page(f"Validation: {provenance.get('design', '')}", sentence, sections))
 
 
-def _cells(row: Mapping[Any, Any]) -> list[str]:
-    cells = [str(row["configuration"])]
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> PageTable:
+    return PageTable(headings, [[Cell(text) for text in row] for row in rows], caption)
+
+
+def _cells(row: Mapping[Any, Any]) -> list[Cell]:
+    cells = [Cell(str(row["configuration"]))]
     for name in FIGURE_COLUMNS:
-        cells += [
-            f"{row[f'{name}_{side}']:.3g} [{row[f'{name}_{side}_low']:.3g}, {row[f'{name}_{side}_high']:.3g}]"
-            for side in ("real", "sim")
-        ]
-        cells.append(_percent(row[f"{name}_error"], "+"))
+        for side in ("real", "sim"):
+            value, low, high = (row[f"{name}_{side}{end}"] for end in ("", "_low", "_high"))
+            cells.append(Cell(f"{value:.3g} [{low:.3g}, {high:.3g}]", float(value)))
+        error = row[f"{name}_error"]
+        cells.append(Cell(_percent(error, "+"), None if math.isnan(error) else float(error)))
     return cells
 
 
 def _percent(share: float, sign: str = "") -> str:
     return "-" if math.isnan(share) else f"{100 * share:{sign}.2f} %"
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return base64.b64encode(buffer.getvalue()).decode()

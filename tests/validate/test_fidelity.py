@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from quick_profile import quick_profile
 
 from hispec_sim.acceptance.trace import Exit, Prompt
 from hispec_sim.latency.cost import NetworkCost
+from hispec_sim.latency.profile import LatencyProfile, Provenance
+from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
 from hispec_sim.models.packed import pack_for_cpu
+from hispec_sim.profiler import measure
 from hispec_sim.profiler.agreement import Plan, record_batch
+from hispec_sim.profiler.bench import open_bench, steady_work
+from hispec_sim.profiler.clock import ProcessorClock
+from hispec_sim.profiler.fit import fit
+from hispec_sim.profiler.plan import Grid
 from hispec_sim.profiler.prompts import Split, prompt_set
+from hispec_sim.profiler.quiet import Probe
+from hispec_sim.report.validation_page import validation_page
 from hispec_sim.validate.campaign import Campaign, compare_all
 from hispec_sim.validate.compare import overall
 from hispec_sim.validate.decoding import observe, usable_prompts
@@ -24,6 +35,24 @@ from hispec_sim.validate.prediction import Predictor
 
 torch.set_num_threads(1)
 DESIGN = Path(__file__).parents[2] / "scenarios" / "validation" / "small.yaml"
+EXITS = (2, 8)
+
+
+def profile_of_the_moment(network: Llama) -> LatencyProfile:
+    """What `hispec profile run` measures, on few points and in the fewest rounds; in processor time of this thread, so
+    that what else runs matters less."""
+    grid = Grid(network.config.shape.n_layers, batches=(1, 4), query_tokens=(1, 4, 12), contexts=(16, 256))
+    clock, measurement = ProcessorClock(), measure.Measurement({})
+    bench = open_bench(network, grid, clock, EXITS, seed=0)
+    probe = Probe(clock, steady_work(torch.device("cpu")))
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "ROUNDS", measure.FEWEST_ROUNDS)
+        patch.setattr(measure, "WIDE", math.inf)
+        patch.setattr(Grid, "refinements", lambda grid: [])
+        measure.measure(measurement, grid, bench, clock, probe, budget_s=600, allow_noise=True, rng=rng)
+    about = Provenance("float32", {}, "2026-01-01", "in a test", "few points")
+    return LatencyProfile("this machine", network.config.shape, about, fit(measurement.samples).rows)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +68,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     kept = usable_prompts(prompt_set("reference", Split.HELD_OUT), model, plan.prompts, new_tokens, lambda: None)
     ids = [tokens for _, tokens in kept]
     name = network.config.shape.name
-    exits = tuple(Exit(name, depth) for depth in (2, 8, network.config.shape.n_layers))
+    exits = tuple(Exit(name, depth) for depth in (*EXITS, network.config.shape.n_layers))
     recording = Plan(exits, exits[1:2], new_tokens, places=new_tokens, tokens=2 * new_tokens)
     about = [Prompt(text.name, text.group, "", len(tokens)) for text, tokens in kept]
     trace = record_batch({name: network}, recording, ids, about, 0, model.tokenizer.stop_ids)
-    cost = NetworkCost(quick_profile(network), tensor_parallel=1)
+    cost = NetworkCost(profile_of_the_moment(network), tensor_parallel=1)
     predictor = Predictor(trace, cost, list(map(len, ids)), paired=range(len(ids)), seed=0)
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
     campaign.decode(configurations, 1, lambda c, r: observe(c, r, network, ids, time.thread_time), lambda: None)
@@ -66,8 +95,8 @@ def test_control_leaves_no_error(rows: pd.DataFrame) -> None:
 
 def test_time_is_predicted_within_a_factor(rows: pd.DataFrame) -> None:
     """Profiled in a moment on a busy machine: far from what a quiet one allows, far below a loss of fidelity."""
-    assert rows["tokens_per_s_error"].abs().median() < 0.6
-    assert (rows["tokens_per_s_sim"] / rows["tokens_per_s_real"]).between(1 / 3, 3).all()
+    assert rows["tokens_per_s_error"].abs().median() < 0.35
+    assert (rows["tokens_per_s_sim"] / rows["tokens_per_s_real"]).between(1 / 2, 2).all()
 
 
 def test_the_whole_is_summed_up(rows: pd.DataFrame) -> None:
@@ -78,3 +107,11 @@ def test_the_whole_is_summed_up(rows: pd.DataFrame) -> None:
     assert result["figures"]["tokens_per_target_pass"] == {"median": 0, "p95": 0, "bias": 0, "coverage": 1}
     assert result["largest_term"] == "latency"
     assert result["by_batch"]["1"]["kendall_tau"] > 0
+
+
+def test_the_page_holds_all_of_it_and_loads_nothing(rows: pd.DataFrame) -> None:
+    page = validation_page(rows, overall(rows), {"design": "small.yaml"})
+    assert all(name in page for name in rows["configuration"])
+    assert "Validation: small.yaml" in page
+    assert page.count("<svg") == 2
+    assert not re.search(r'(src|href)="(?!data:|#)', page)

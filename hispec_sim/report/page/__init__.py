@@ -1,1 +1,1 @@
-"""One self-contained HTML page of a run or a sweep: works offline, sorts, zooms, hovers and prints on A4."""
+"""One self-contained HTML page of a run, a sweep or a validation: offline, it sorts, zooms, hovers and prints on A4."""
