@@ -18,6 +18,7 @@ lint: .venv/test
 
 bench: .venv/test  ## simulated tokens per second; lists the benchmarks of real decoding (docs/benchmarks.md)
 	$(BIN)/python benchmarks/simulation_speed.py
+	$(BIN)/python benchmarks/evaluator_speed.py --points 1000 --compare 200 --rounds 1
 	@echo "of real decoding, on a quiet machine: $(BIN)/python benchmarks/{hierarchy_gain,decoding_speed,peak_memory}.py --help"
 
 .venv/pyvenv.cfg:
