@@ -161,7 +161,7 @@ def _put(data: bytes, file: BinaryIO) -> None:
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """All of a file or none of it."""
-    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}.new")  # no *.parquet, which readers take for whole
     try:
         with unfinished.open("wb") as file:
             write(file)
