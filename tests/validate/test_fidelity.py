@@ -44,7 +44,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     about = [Prompt(text.name, text.group, "", len(tokens)) for text, tokens in kept]
     trace = record_batch({name: network}, recording, ids, about, 0, model.tokenizer.stop_ids)
     cost = NetworkCost(quick_profile(network), tensor_parallel=1)
-    predictor = Predictor(trace, cost, list(map(len, ids)), paired=range(len(ids)), seed=0)
+    predictor = Predictor(trace, cost, list(map(len, ids)), groups=1, paired=range(len(ids)), seed=0)
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
     campaign.decode(configurations, 1, lambda c, r: observe(c, r, network, ids, time.thread_time), lambda: None)
     return compare_all(campaign, configurations, predictor, 4)
