@@ -4,15 +4,26 @@ Processor time of this thread, so that what else runs matters less."""
 from __future__ import annotations
 
 import time
+from functools import cache
 from statistics import median
 
 from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.loading import LoadedModel, load_model
+from hispec_sim.models.packed import pack_for_cpu
 
 BATCHES, TOKENS, CONTEXTS, REPEATS = (1, 4), (1, 4, 12), (16, 256), 9
 DEPTH = 8
 """Layers that are timed at once."""
+
+
+@cache
+def reference() -> tuple[LoadedModel, LatencyProfile]:
+    """The model that is shipped, packed, with its profile."""
+    model = load_model("reference")
+    pack_for_cpu(model.network)
+    return model, quick_profile(model.network)
 
 
 def quick_profile(network: Llama) -> LatencyProfile:

@@ -8,12 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from quick_profile import quick_profile
+from quick_profile import reference
 
 from hispec_sim.acceptance.trace import Exit, Prompt
 from hispec_sim.latency.cost import NetworkCost
-from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.profiler.agreement import Plan, record_batch
 from hispec_sim.profiler.prompts import Split, prompt_set
 from hispec_sim.validate.campaign import Campaign, compare_all
@@ -32,9 +30,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     plan = load_design(DESIGN)
     configurations = plan.expand()
     assert len(configurations) == 10
-    model = load_model("reference")
+    model, profile = reference()
     network = model.network
-    pack_for_cpu(network)
     new_tokens = configurations[0].max_new_tokens
     kept = usable_prompts(prompt_set("reference", Split.HELD_OUT), model, plan.prompts, new_tokens, lambda: None)
     ids = [tokens for _, tokens in kept]
@@ -43,7 +40,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     recording = Plan(exits, exits[1:2], new_tokens, places=new_tokens, tokens=2 * new_tokens)
     about = [Prompt(text.name, text.group, "", len(tokens)) for text, tokens in kept]
     trace = record_batch({name: network}, recording, ids, about, 0, model.tokenizer.stop_ids)
-    cost = NetworkCost(quick_profile(network), tensor_parallel=1)
+    cost = NetworkCost(profile, tensor_parallel=1)
     predictor = Predictor(trace, cost, list(map(len, ids)), groups=1, paired=range(len(ids)), seed=0)
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
     campaign.decode(configurations, 1, lambda c, r: observe(c, r, network, ids, time.thread_time), lambda: None)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick_profile import quick_profile
+from quick_profile import reference
 
 from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
 from hispec_sim.latency.profile_file import write_profile
-from hispec_sim.models.loading import load_model
 from hispec_sim.profiler.prompts import Split, Text, prompt_set
 from hispec_sim.validate.decoding import in_turn
 
@@ -24,9 +23,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A design, a profile, and a trace of one text of a group that is held out."""
     made = tmp_path_factory.mktemp("inputs")
     (made / "design.yaml").write_text(DESIGN)
-    network = load_model("reference").network
-    write_profile(quick_profile(network), made / "profile.csv")
-    shape = network.config.shape
+    model, profile = reference()
+    write_profile(profile, made / "profile.csv")
+    shape = model.network.config.shape
     for name, group in (("seen", in_turn(prompt_set("reference", Split.HELD_OUT))[0].group), ("apart", "elsewhere")):
         exits = (Exit(shape.name, 2), Exit(shape.name, shape.n_layers))
         labels, starts = np.zeros((8, 2), np.uint8), np.array([0, 4, 8])
