@@ -104,7 +104,8 @@ def validate_command(
     paired = _paired(recorded, sha256([text.text for text in chosen]), chosen) if plan.paired else None
     if not plan.paired:
         _check_apart(recorded, chosen, sha256([text.text for text in chosen]), trace)
-    predictor = Predictor(recorded, cost, list(map(len, ids)), paired=paired, seed=seed)
+    groups = len({text.group for text in chosen})
+    predictor = Predictor(recorded, cost, list(map(len, ids)), groups=groups, paired=paired, seed=seed)
     predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
     interrupted = False
     try:

@@ -1,18 +1,19 @@
 """How sure a simulated figure is: an interval made of profile error, trace sampling error and the luck of the draw.
 
-Each repetition resamples the trace's prompts with replacement (what other prompts would have been recorded), lets the
-requests replay prompts drawn from those (what prompts will come), draws off-path outcomes anew (seed) and multiplies
+Each repetition resamples the trace's groups of prompts with replacement (what else would have been recorded), lets the
+requests replay prompts drawn from those (what will come), draws off-path outcomes anew (seed) and multiplies
 all times by one factor (how wrong the profile is). The spread of the repetitions is that of the figure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.latency.cost import NetworkCost
@@ -42,10 +43,17 @@ def profile_error(profile: LatencyProfile) -> float:
     return math.hypot(interpolation, spread)
 
 
-def resampled(pool: Sequence[int], requests: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Recorded sequences for so many requests, drawn from a resample of the trace's own."""
-    trace = rng.choice(np.asarray(pool), len(pool))
-    return np.asarray(rng.choice(trace, requests), dtype=np.int64)
+def resampled(
+    groups: Sequence[Sequence[int]], requests: int, request_groups: int, rng: np.random.Generator
+) -> list[int]:
+    """Recorded sequences for so many requests of so many groups, drawn from a resample of the trace's own `groups`.
+
+    Prompts of one group (a topic, a file) are alike, so that groups are drawn, and sequences within them; requests go
+    round the drawn groups.
+    """
+    trace = rng.integers(len(groups), size=len(groups))
+    drawn = rng.choice(trace, request_groups)
+    return [int(rng.choice(groups[drawn[request % request_groups]])) for request in range(requests)]
 
 
 def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVEL) -> tuple[float, float]:
@@ -64,26 +72,26 @@ def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVE
     return math.exp(centre - width), math.exp(centre + width)
 
 
-def sampling_error(values: Mapping[int, float]) -> float:
-    """Relative standard error of the mean of one value per recorded text; nan where one text tells no spread."""
-    x = np.array(list(values.values()))
+def sampling_error(values: Collection[Sequence[float]]) -> float:
+    """Relative standard error of the mean of the values of independent groups; nan where one tells no spread."""
+    x = np.array([np.mean(each) for each in values])
     return float(x.std(ddof=1) / math.sqrt(len(x)) / x.mean()) if len(x) > 1 else float("nan")
 
 
 def rate_interval(run: PolicyRuns, costs: Mapping[str, NetworkCost]) -> tuple[float, float] | None:
-    """The interval of a scenario's tokens_per_s, from repetitions, the trace's texts and the profiles.
+    """The interval of a scenario's tokens_per_s, from repetitions, the trace's prompts and the profiles.
 
-    None where it would claim too much: without a trace of two texts or more, or where a profile carries no spread.
+    None where it would claim too much: without a trace of two groups of prompts, or where a profile carries no spread.
     """
     profiles = [costs[name].profile for name in {level.network for level in run.policy.cascade.levels}]
     replay = run.policy.outcomes
     if not isinstance(replay, ReplaySource) or any(profile.relative_quantiles() is None for profile in profiles):
         return None
-    by_text: dict[int, float] = {}
+    by_group: dict[str, list[float]] = defaultdict(list)
     for request in run.log.requests:
-        tpot_ms = (request.end_ms - request.start_ms) / request.output_tokens
-        by_text.setdefault(request.index % replay.trace.n_sequences, tpot_ms)
-    trace_error = sampling_error(by_text)
+        group = replay.trace.prompts[request.index % replay.trace.n_sequences].group
+        by_group[group].append((request.end_ms - request.start_ms) / request.output_tokens)
+    trace_error = sampling_error(by_group.values())
     if math.isnan(trace_error):
         return None
     rates = [metrics.tokens_per_s for metrics in run.metrics]

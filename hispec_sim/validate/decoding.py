@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from hispec_sim.cascade import Bonus
@@ -74,11 +74,12 @@ def observe(
 def usable_prompts(
     texts: Sequence[Text], target: LoadedModel, wanted: int, new_tokens: int, tick: Callable[[], None]
 ) -> list[tuple[Text, list[int]]]:
-    """The first `wanted` prompts that the target goes on from for `new_tokens` tokens without ending its text, so that
-    all requests have one length, with their tokens. Raises InputError if there are fewer."""
+    """The first `wanted` prompts, group after group in turn, that the target goes on from for `new_tokens` tokens
+    without ending its text, so that all requests have one length; with their tokens. Raises InputError if there are
+    fewer."""
     network, found = target.network, []
     cascade = Configuration((), 1, (), Bonus.ON_MISMATCH, 1, new_tokens).cascade(network.config.shape.n_layers)
-    for text in texts:
+    for text in in_turn(texts):
         ids = target.tokenizer.encode(text.text)
         if len(ids) + new_tokens > network.config.max_positions:
             continue
@@ -91,3 +92,13 @@ def usable_prompts(
     raise InputError(
         f"the design wants {wanted} prompts that go on for {new_tokens} tokens; {len(found)} of {len(texts)} do"
     )
+
+
+def in_turn(texts: Sequence[Text]) -> list[Text]:
+    """The first of every group, then the second of every group, and so on."""
+    met: Counter[str] = Counter()
+    places = []
+    for text in texts:
+        places.append(met[text.group])
+        met[text.group] += 1
+    return [text for _, text in sorted(zip(places, texts, strict=True), key=lambda pair: pair[0])]

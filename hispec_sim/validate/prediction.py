@@ -3,6 +3,7 @@ from a trace of other prompts, time from a profile."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -38,7 +39,8 @@ class Prediction:
 class Predictor:
     """Simulates configurations with one trace and one profile.
 
-    `sequences` are the recorded ones that requests may replay; paired, request k replays `sequences[k]`.
+    The requests' prompts are of `groups` groups, which they go round. Paired, request k replays sequence `paired[k]`;
+    otherwise sequences are drawn (see `study.uncertainty.resampled`).
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Predictor:
         cost: NetworkCost,
         prompt_tokens: Sequence[int],
         *,
+        groups: int,
         paired: Sequence[int] | None,
         seed: int,
     ) -> None:
+        self._groups = groups
         self.trace, self.cost, self.prompt_tokens = trace, cost, tuple(prompt_tokens)
         self._paired, self._seed = paired, seed
         self._shape = replace(cost.profile.network, name=NETWORK)
@@ -71,13 +75,15 @@ class Predictor:
         rng = np.random.default_rng([self._seed, repetition])
         chosen = self._paired
         if chosen is None:
-            pool = np.flatnonzero(self.trace.lengths >= configuration.max_new_tokens)
-            if not len(pool):
+            pool: dict[str, list[int]] = defaultdict(list)
+            for sequence in np.flatnonzero(self.trace.lengths >= configuration.max_new_tokens).tolist():
+                pool[self.trace.prompts[sequence].group].append(sequence)
+            if not pool:
                 raise InputError(
                     f"configuration {configuration.name}: no recorded text has {configuration.max_new_tokens} tokens "
                     f"(the longest has {self.trace.lengths.max()}); record the trace with more --max-new-tokens"
                 )
-            chosen = resampled(pool.tolist(), len(self.prompt_tokens), rng).tolist()
+            chosen = resampled(list(pool.values()), len(self.prompt_tokens), self._groups, rng)
 
         def new_sampler(request: int) -> Sampler:
             return source.sampler(chosen[request], np.random.default_rng([self._seed, repetition, request]))

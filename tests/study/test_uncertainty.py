@@ -95,6 +95,6 @@ def test_repeated_runs_count_in_full() -> None:
 
 
 def test_sampling_error_by_hand() -> None:
-    """Values 1, 2, 3: a standard deviation of 1 over the root of 3, relative to 2."""
-    assert sampling_error({0: 1.0, 1: 2.0, 2: 3.0}) == pytest.approx(1 / math.sqrt(3) / 2)
-    assert math.isnan(sampling_error({0: 1.0}))
+    """Groups of 1, 2 and 3: a standard deviation of 1 over the root of 3, relative to 2."""
+    assert sampling_error([[1.0], [2.5, 1.5], [3.0]]) == pytest.approx(1 / math.sqrt(3) / 2)
+    assert math.isnan(sampling_error([[1.0, 2.0]]))

@@ -68,8 +68,9 @@ def test_an_interval_without_spread_is_a_point() -> None:
 
 
 def test_resampling_twice_has_both_errors() -> None:
-    """The mean of few requests on few recordings varies by both numbers: var / requests + var / recordings."""
+    """The mean of few groups on few recorded groups varies by both numbers: var / 10 + var / 20."""
     rng = np.random.default_rng(1)
-    values = np.arange(20.0)
-    means = [values[resampled(range(20), 10, rng)].mean() for _ in range(4000)]
+    values = np.repeat(np.arange(20.0), 3)
+    groups = [[3 * g, 3 * g + 1, 3 * g + 2] for g in range(20)]
+    means = [values[resampled(groups, 30, 10, rng)].mean() for _ in range(4000)]
     assert np.var(means) == pytest.approx(values.var() * (1 / 10 + 1 / 20), rel=0.1)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
+from measured import EXITS, reference
 
 from hispec_sim.acceptance.trace import Exit, Prompt
 from hispec_sim.latency.cost import NetworkCost
-from hispec_sim.latency.profile import LatencyProfile, Provenance
-from hispec_sim.models.llama import Llama
-from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import pack_for_cpu
-from hispec_sim.profiler import measure
 from hispec_sim.profiler.agreement import Plan, record_batch
-from hispec_sim.profiler.bench import open_bench, steady_work
-from hispec_sim.profiler.clock import ProcessorClock
-from hispec_sim.profiler.fit import fit
-from hispec_sim.profiler.plan import Grid
 from hispec_sim.profiler.prompts import Split, prompt_set
-from hispec_sim.profiler.quiet import Probe
 from hispec_sim.report.validation_page import validation_page
 from hispec_sim.validate.campaign import Campaign, compare_all
 from hispec_sim.validate.compare import overall
@@ -33,26 +21,7 @@ from hispec_sim.validate.decoding import observe, usable_prompts
 from hispec_sim.validate.design import load_design
 from hispec_sim.validate.prediction import Predictor
 
-torch.set_num_threads(1)
 DESIGN = Path(__file__).parents[2] / "scenarios" / "validation" / "small.yaml"
-EXITS = (2, 8)
-
-
-def profile_of_the_moment(network: Llama) -> LatencyProfile:
-    """What `hispec profile run` measures, on few points and in the fewest rounds; in processor time of this thread, so
-    that what else runs matters less."""
-    grid = Grid(network.config.shape.n_layers, batches=(1, 4), query_tokens=(1, 4, 12), contexts=(16, 256))
-    clock, measurement = ProcessorClock(), measure.Measurement({})
-    bench = open_bench(network, grid, clock, EXITS, seed=0)
-    probe = Probe(clock, steady_work(torch.device("cpu")))
-    rng = np.random.default_rng(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "ROUNDS", measure.FEWEST_ROUNDS)
-        patch.setattr(measure, "WIDE", math.inf)
-        patch.setattr(Grid, "refinements", lambda grid: [])
-        measure.measure(measurement, grid, bench, clock, probe, budget_s=600, allow_noise=True, rng=rng)
-    about = Provenance("float32", {}, "2026-01-01", "in a test", "few points")
-    return LatencyProfile("this machine", network.config.shape, about, fit(measurement.samples).rows)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +30,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     plan = load_design(DESIGN)
     configurations = plan.expand()
     assert len(configurations) == 10
-    model = load_model("reference")
+    model, profile = reference()
     network = model.network
-    pack_for_cpu(network)
     new_tokens = configurations[0].max_new_tokens
     kept = usable_prompts(prompt_set("reference", Split.HELD_OUT), model, plan.prompts, new_tokens, lambda: None)
     ids = [tokens for _, tokens in kept]
@@ -72,8 +40,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     recording = Plan(exits, exits[1:2], new_tokens, places=new_tokens, tokens=2 * new_tokens)
     about = [Prompt(text.name, text.group, "", len(tokens)) for text, tokens in kept]
     trace = record_batch({name: network}, recording, ids, about, 0, model.tokenizer.stop_ids)
-    cost = NetworkCost(profile_of_the_moment(network), tensor_parallel=1)
-    predictor = Predictor(trace, cost, list(map(len, ids)), paired=range(len(ids)), seed=0)
+    cost = NetworkCost(profile, tensor_parallel=1)
+    predictor = Predictor(trace, cost, list(map(len, ids)), groups=1, paired=range(len(ids)), seed=0)
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
     campaign.decode(configurations, 1, lambda c, r: observe(c, r, network, ids, time.thread_time), lambda: None)
     return compare_all(campaign, configurations, predictor, 4)

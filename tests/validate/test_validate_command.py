@@ -1,0 +1,83 @@
+"""`hispec validate` refuses what would prove nothing, before it decodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from measured import reference
+
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
+from hispec_sim.acceptance.trace_file import save_trace
+from hispec_sim.cli.main import main
+from hispec_sim.latency.profile_file import write_profile
+from hispec_sim.profiler.prompts import Split, Text, prompt_set
+from hispec_sim.validate.decoding import in_turn
+
+DESIGN = "prompts: 1\nconfigurations:\n  - {exits: [[2]], max_new_tokens: [4]}\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A design, a profile, and a trace of one text of a group that is held out."""
+    made = tmp_path_factory.mktemp("inputs")
+    (made / "design.yaml").write_text(DESIGN)
+    model, profile = reference()
+    write_profile(profile, made / "profile.csv")
+    shape = model.network.config.shape
+    for name, group in (("seen", in_turn(prompt_set("reference", Split.HELD_OUT))[0].group), ("apart", "elsewhere")):
+        exits = (Exit(shape.name, 2), Exit(shape.name, shape.n_layers))
+        labels, starts = np.zeros((8, 2), np.uint8), np.array([0, 4, 8])
+        prompts = (Prompt("a", group, "", 4), Prompt("b", group, "", 4))
+        none = OffPath.none(2, sampled=False)
+        save_trace(AgreementTrace((shape,), exits, labels, starts, prompts, none, None, {}), made / f"{name}.trace")
+    return made
+
+
+def validate(folder: Path, trace: str, out: Path, *more: str, design: str = "design.yaml") -> int:
+    arguments = ["validate", "--model", "reference", "--profile", str(folder / "profile.csv"), "--repeats", "1"]
+    arguments += ["--trace", str(folder / trace), "--design", str(folder / design), "--out", str(out), *more]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_from_nothing_to_a_page(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files and tables; the page loads nothing; a second start is refused, and going on runs nothing again."""
+    out = tmp_path / "out"
+    assert validate(folder, "apart.trace", out, "--repetitions", "3") == 0
+    printed = capsys.readouterr().out
+    assert "Error budget" in printed
+    assert "largest part of the error" in printed
+    page = (out / "report.html").read_text()
+    assert "ex2_nd1_on_mismatch_b1_t4" in page
+    assert (out / "results.csv").read_text().startswith("configuration,")
+    run = next((out / "runs").iterdir())
+    before = run.stat().st_mtime_ns
+    assert validate(folder, "apart.trace", out) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert validate(folder, "apart.trace", out, "--resume", "--repetitions", "3") == 0
+    assert run.stat().st_mtime_ns == before
+
+
+def test_a_trace_that_has_seen_a_prompt(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(folder, "seen.trace", tmp_path / "out") == 2
+    assert "was recorded on the prompt" in capsys.readouterr().err
+
+
+def test_wrong_options(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(folder, "apart.trace", tmp_path / "a", "--split", "half") == 2
+    assert "--split 'half'" in capsys.readouterr().err
+    (folder / "paired.yaml").write_text("paired: true\n" + DESIGN)
+    assert validate(folder, "apart.trace", tmp_path / "b", design="paired.yaml") == 2
+    assert "no recording of the prompt" in capsys.readouterr().err
+    (folder / "long.yaml").write_text(DESIGN.replace("[4]", "[6]"))
+    assert validate(folder, "apart.trace", tmp_path / "c", design="long.yaml") == 2
+    assert "no recorded text has 6 tokens (the longest has 4)" in capsys.readouterr().err
+
+
+def test_groups_are_gone_round() -> None:
+    """First of each, then second of each; the order within groups and of groups stays."""
+    texts = [Text(str(n), group, "") for n, group in enumerate("aabac")]
+    assert [text.name for text in in_turn(texts)] == ["0", "2", "4", "1", "3"]
