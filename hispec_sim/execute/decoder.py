@@ -171,6 +171,7 @@ class Decoder:
                 1000 * (self._clock_s() - began_s),
                 1000 * (began_s - start_s),
                 sum(piece.position + piece.tokens for piece in pieces) // len(pieces),
+                max(piece.tokens for piece in pieces),
             )
         )
         return logits

@@ -101,6 +101,7 @@ class NetworkCost:
         context: ArrayLike,
         shortlist: int | None = None,
         repeat: bool = False,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds of one device forward; the shape is that of `context`.
 
@@ -109,7 +110,8 @@ class NetworkCost:
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
         sequence attends to: a scalar or an array. `repeat` says that the forward before it was through the same layers,
-        whose weights may still be in the processor's cache.
+        whose weights may still be in the processor's cache. `longest` is the query tokens of the longest sequence: a
+        decode loop that was measured (its profile has the op `forward`) pads all others to it.
         """
         parts = self.parts_ms(
             first_layer=first_layer,
@@ -120,6 +122,7 @@ class NetworkCost:
             context=context,
             shortlist=shortlist,
             repeat=repeat,
+            longest=longest,
         )
         return np.asarray(sum(parts.values()), dtype=np.float64)
 
@@ -134,6 +137,7 @@ class NetworkCost:
         context: ArrayLike,
         shortlist: int | None = None,
         repeat: bool = False,
+        longest: int | None = None,
     ) -> dict[str, NDArray[np.float64]]:
         """`forward_ms` split into `PARTS`, each of the shape of `context`; their sum in order is that number."""
         if not 0 <= first_layer <= last_layer <= self._n_layers:
@@ -146,6 +150,8 @@ class NetworkCost:
                 f"a forward needs batch >= 1, tokens >= batch and logits from 0 to tokens; "
                 f"got batch {batch}, tokens {tokens}, logits {logits}"
             )
+        if longest is not None and "forward" in self._ops:
+            tokens = batch * longest
         contexts = np.asarray(context, dtype=np.float64)
         parts = {part: np.zeros(contexts.shape) for part in PARTS}
         n_layers = last_layer - first_layer

@@ -237,11 +237,19 @@ def _exit_heads(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, f
 
 
 def _shortlists(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
-    return [
-        _row((shortlist_op(p.size), 1, p.batch * p.logits, 0), max(LEAST_MS, float(np.median(ms))), np.asarray(ms))
-        for p, ms in samples.items()
-        if p.what is What.SHORTLIST
-    ]
+    """LM heads of shortlists are small against noise: a straight line over rows, which never falls."""
+    rows = []
+    points = sorted(point for point in samples if point.what is What.SHORTLIST)
+    for size in sorted({point.size for point in points}):
+        mine = [point for point in points if point.size == size]
+        counts = np.array([point.batch * point.logits for point in mine], dtype=np.float64)
+        ms = np.array([np.median(samples[point]) for point in mine])
+        slope = max(0.0, float(np.polyfit(counts, ms, 1)[0])) if len(mine) > 1 else 0.0
+        start = float(np.mean(ms - slope * counts))
+        for point, count in zip(mine, counts, strict=True):
+            fitted_ms = max(LEAST_MS, start + slope * float(count))
+            rows.append(_row((shortlist_op(size), 1, int(count), 0), fitted_ms, np.asarray(samples[point])))
+    return rows
 
 
 def _loop(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:

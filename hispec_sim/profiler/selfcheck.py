@@ -212,6 +212,7 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
                 context=forward.context,
                 shortlist=forward.shortlist,
                 repeat=_repeats(before, forward, target.exit_layer),
+                longest=forward.longest,
             )
         )
     return predicted_ms, record.wall_ms - record.device[first].began_ms

@@ -25,10 +25,11 @@ class ForwardCost(Protocol):
         context: NDArray[np.int64],
         shortlist: int | None = None,
         repeat: bool = False,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch, `shortlist`
         is how many tokens of the vocabulary are read out (None: all), `repeat` whether the same layers ran just
-        before."""
+        before, `longest` the query tokens of the longest sequence."""
         ...
 
 
@@ -60,25 +61,28 @@ class Pricer:
             node = request.node
             table = self._tables.get(node)
             if table is None:
-                table = self._tables[node] = self._table(node, 1, node.forward.tokens, node.forward.logits, node.repeat)
+                table = self._tables[node] = self._table(
+                    node, 1, node.forward.tokens, node.forward.logits, node.repeat, node.forward.tokens
+                )
             return table[request.context + node.reach - self._shortest]
         node = batch[0].node
         forward, repeat = node.forward, True
-        tokens = logits = context = 0
+        tokens = logits = context = longest = 0
         for request in batch:
             asked = request.node.forward
             repeat = repeat and request.node.repeat
             tokens += asked.tokens
+            longest = max(longest, asked.tokens)
             logits += asked.logits
             context += request.context + request.node.reach
         span = (forward.network, forward.first_layer, forward.last_layer, forward.shortlist)
-        key = (*span, len(batch), tokens, logits, repeat)
+        key = (*span, len(batch), tokens, logits, repeat, longest)
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = self._table(node, len(batch), tokens, logits, repeat)
+            table = self._tables[key] = self._table(node, len(batch), tokens, logits, repeat, longest)
         return table[context // len(batch) - self._shortest]
 
-    def _table(self, node: Node, batch: int, tokens: int, logits: int, repeat: bool) -> list[float]:
+    def _table(self, node: Node, batch: int, tokens: int, logits: int, repeat: bool, longest: int) -> list[float]:
         """Milliseconds by context, from the shortest on."""
         forward = node.forward
         duration_ms: list[float] = (
@@ -92,6 +96,7 @@ class Pricer:
                 context=self._contexts,
                 shortlist=forward.shortlist,
                 repeat=repeat,
+                longest=longest,
             )
             .tolist()
         )

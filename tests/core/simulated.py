@@ -38,6 +38,7 @@ class LayerCost:
         context: NDArray[np.int64],
         shortlist: int | None = None,
         repeat: bool = False,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         return np.full(len(context), self.span_ms(first_layer, last_layer))
 
@@ -57,6 +58,7 @@ class TellingCost:
         context: NDArray[np.int64],
         shortlist: int | None = None,
         repeat: bool = False,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         return np.asarray(
             (last_layer - first_layer)

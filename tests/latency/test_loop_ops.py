@@ -53,6 +53,14 @@ def test_each_is_priced_where_it_happens():
     assert (elsewhere["exit_head"], elsewhere["host"]) == (0, pytest.approx(3.0))
 
 
+def test_a_decode_loop_pads_its_batch_to_the_longest():
+    loop = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
+    ragged = {**AT, "tokens": 8, "last_layer": 4, "logits": 4}
+    assert loop.forward_ms(**ragged, longest=4) == loop.forward_ms(**ragged | {"tokens": 16})
+    kernels = NetworkCost(WHOLE_LAYER, tensor_parallel=1)
+    assert kernels.forward_ms(**ragged, longest=4) == kernels.forward_ms(**ragged)
+
+
 def test_a_repeat_scales_all_but_the_loop():
     cost = NetworkCost(make_profile(loop_rows() + repeats(2, share=0.5) + repeats(4, share=0.9)), tensor_parallel=1)
     for last_layer, share in ((1, 0.5), (2, 0.5), (3, 0.7), (4, 0.9), (8, 0.9)):
@@ -121,4 +129,3 @@ def test_two_profiles_side_by_side(tmp_path):
     assert isinstance(again.exception, InputError)
     other = CliRunner().invoke(profile_app, ["compare", str(a), str(b), "--tensor-parallel", "2"])
     assert isinstance(other.exception, InputError)
-    assert WHOLE_LAYER.tensor_parallels == (1,)
