@@ -38,7 +38,7 @@ class Node:
     bonus: bool
     reach: int  # position behind the forward's last token
     verified_from: int  # position of the run's first token
-    repeat: bool  # a draft behind a draft: the request's forward before it went through the same layers
+    reuse_distance: int | None  # layers of its network that ran since the forward before that began at layer 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +82,19 @@ class StepGraph:
         """The same state with `room` tokens left: for the start of a round close to the length limit."""
         return self._first_node(replace(node.state, room=min(room, self.ample_room)))
 
+    def _reuse_distance(self, state: State, step: Step, forward: Forward) -> int | None:
+        """None where that is all layers, or where another network has run in between."""
+        levels, tentative = self.cascade.levels, state.tentative
+        if forward.first_layer or tentative[0] == 0:  # not from layer 0, or first behind the target
+            return None
+        if step.level:  # a token that catches up below a verification, behind the level that proposed it
+            if forward is step.forwards[-1]:
+                return None
+            latest = step.level - 1
+        else:  # a verification leaves its own level and all below it with as many tokens; a draft, one more
+            latest = max(k for k in range(self.cascade.target) if tentative[k] == tentative[0])
+        return levels[latest].exit_layer if levels[latest].network == forward.network else None
+
     def _first_node(self, state: State) -> Node:
         known = self._steps.get(state)
         if known is not None:
@@ -101,7 +114,7 @@ class StepGraph:
                 bonus=step.bonus,
                 reach=forward.position + forward.tokens,
                 verified_from=state.tentative[step.level],
-                repeat=step.level == 0 < self.cascade.target and state.tentative[0] > state.tentative[1],
+                reuse_distance=self._reuse_distance(state, step, forward),
             )
             if following is not None:
                 node.after = [Move(node, -1, following, 0)]

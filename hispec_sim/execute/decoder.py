@@ -75,6 +75,7 @@ class Decoder:
         that the record is made of. Raises InputError."""
         self.cascade = cascade
         self._clock_s = clock_s
+        self._began_s = clock_s()
         self._grouping = grouping
         self._slots = slots
         self._max_tokens = max_tokens
@@ -138,11 +139,11 @@ class Decoder:
                 scheduler.ask(self._span(sequence.forward), sequence)
                 return
 
-        began_s = self._clock_s()
+        self._began_s = self._clock_s()
         for slot in range(self._slots):
             admit(slot)
         while batch := scheduler.next_batch():
-            logits = self._run(batch, record, began_s)
+            logits = self._run(batch, record)
             for sequence in batch:
                 sequence.record.forwards.append(sequence.forward)
                 rows, logits = _split(logits, sequence.forward.logits)
@@ -157,10 +158,10 @@ class Decoder:
                         admit(sequence.slot)
                         continue
                 scheduler.ask(self._span(sequence.forward), sequence)
-        record.wall_ms = 1000 * (self._clock_s() - began_s)
+        record.wall_ms = 1000 * (self._clock_s() - self._began_s)
         return outputs, record
 
-    def _run(self, batch: Sequence[Decoding], record: Record, start_s: float) -> Tensor | None:
+    def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
         forward = batch[0].forward
         pieces = [sequence.piece() for sequence in batch]
         began_s = self._clock_s()
@@ -177,8 +178,9 @@ class Decoder:
                 sum(piece.logits for piece in pieces),
                 forward.shortlist,
                 1000 * (self._clock_s() - began_s),
-                1000 * (began_s - start_s),
+                1000 * (began_s - self._began_s),
                 sum(piece.position + piece.tokens for piece in pieces) // len(pieces),
+                max(piece.tokens for piece in pieces),
             )
         )
         return logits

@@ -19,7 +19,8 @@ class SequenceRecord:
 @dataclass(slots=True)
 class DeviceForward:
     """One forward of the device: what it ran, for how many sequences and tokens, how long it took, when it began (since
-    the execution did), and how many tokens, cached and new, its sequences attended to on average."""
+    the execution did), how many tokens, cached and new, its sequences attended to on average, and how many query tokens
+    the longest had."""
 
     network: str
     first_layer: int
@@ -31,6 +32,7 @@ class DeviceForward:
     duration_ms: float
     began_ms: float = 0.0
     context: int = 0
+    longest: int = 0
 
 
 @dataclass(slots=True)

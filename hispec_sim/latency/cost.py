@@ -78,7 +78,10 @@ class NetworkCost:
         }
         heads = {size: op for name, op in self._ops.items() if (size := shortlist_of(name)) is not None}
         self._heads = {size: heads[size] for size in sorted(heads)} | {profile.network.vocab_size: self._ops["lm_head"]}
-        self._repeats = {n: op for name, op in self._ops.items() if (n := repeated_layers_of(name)) is not None}
+        self._repeats = {
+            read: {n: op for name, op in self._ops.items() if (n := repeated_layers_of(name, read=read)) is not None}
+            for read in (False, True)
+        }
         self._label = label
         self._whole_layer = "layer" in self._ops
         self._elementwise_scale = elementwise_scale
@@ -100,7 +103,8 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
-        repeat: bool = False,
+        reuse_distance: int | None = None,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds of one device forward; the shape is that of `context`.
 
@@ -108,8 +112,10 @@ class NetworkCost:
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
-        sequence attends to: a scalar or an array. `repeat` says that the forward before it was through the same layers,
-        whose weights may still be in the processor's cache.
+        sequence attends to: a scalar or an array. `reuse_distance` is how many of the network's layers have run since
+        the forward before it that began at layer 0: the fewer, the more of what it needs is still in the processor's
+        caches; None where the deepest ones have. `longest` is the query tokens of the longest sequence: a decode loop
+        that was measured (its profile has the op `forward`) pads all others to it.
         """
         parts = self.parts_ms(
             first_layer=first_layer,
@@ -119,7 +125,8 @@ class NetworkCost:
             logits=logits,
             context=context,
             shortlist=shortlist,
-            repeat=repeat,
+            reuse_distance=reuse_distance,
+            longest=longest,
         )
         return np.asarray(sum(parts.values()), dtype=np.float64)
 
@@ -133,7 +140,8 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
-        repeat: bool = False,
+        reuse_distance: int | None = None,
+        longest: int | None = None,
     ) -> dict[str, NDArray[np.float64]]:
         """`forward_ms` split into `PARTS`, each of the shape of `context`; their sum in order is that number."""
         if not 0 <= first_layer <= last_layer <= self._n_layers:
@@ -146,6 +154,8 @@ class NetworkCost:
                 f"a forward needs batch >= 1, tokens >= batch and logits from 0 to tokens; "
                 f"got batch {batch}, tokens {tokens}, logits {logits}"
             )
+        if longest is not None and "forward" in self._ops:
+            tokens = batch * longest
         contexts = np.asarray(context, dtype=np.float64)
         parts = {part: np.zeros(contexts.shape) for part in PARTS}
         n_layers = last_layer - first_layer
@@ -168,9 +178,10 @@ class NetworkCost:
         for op, part, query_tokens in (("forward", "forward", tokens / batch), ("host", "host", 1.0)):
             if op in self._ops:
                 parts[part] += self._step_ms(op, batch, query_tokens)
-        if repeat and first_layer == 0 and tokens == batch and self._repeats:
-            share = self._repeat_share(n_layers, batch, contexts)
-            parts = {part: ms if part == "host" else ms * share for part, ms in parts.items()}
+        if reuse_distance is not None and first_layer == 0 and self._repeats[logits > 0]:
+            usual_ms = sum(ms for part, ms in parts.items() if part != "host")
+            kept = np.maximum(0.0, 1 - self._saved_ms(reuse_distance, batch, contexts, read=logits > 0) / usual_ms)
+            parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
         parts["host"] += self.host.per_forward_ms
         return parts
 
@@ -178,21 +189,24 @@ class NetworkCost:
         """What the decode loop takes for a forward."""
         return float(self._ops[op].at(batch, query_tokens, 1.0))
 
-    def _repeat_share(self, n_layers: int, batch: int, contexts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What a forward through the first `n_layers` takes if it went through them just before, of its usual time:
-        linear between the lengths that the profile has, and beyond them as at the nearest. Never above 1."""
-        lengths = sorted(self._repeats)
-        shares = []
-        for length in lengths:
+    def _saved_ms(self, distance: int, batch: int, contexts: NDArray[np.float64], *, read: bool) -> NDArray[np.float64]:
+        """How much less a forward from layer 0 takes at this reuse distance than behind the whole network.
+
+        Little of it depends on how deep the forward goes (the first few kernels after others are the slow ones), so
+        what a `repeat_L` saves counts for every forward at distance L; linear between the lengths that the profile has
+        and up to the whole network, where nothing is saved.
+        """
+        saved_ms = {self._n_layers: np.zeros(contexts.shape)}
+        for length, op in self._repeats[read].items():
             usual = self.parts_ms(
-                first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch, context=contexts
+                first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=contexts
             )
             usual_ms = sum(ms for part, ms in usual.items() if part != "host")
-            shares.append(np.minimum(1.0, self._repeats[length].at(batch, 1, contexts) / usual_ms))
-        upper = int(np.clip(np.searchsorted(lengths, n_layers), 1, len(lengths) - 1)) if len(lengths) > 1 else 0
-        lower = max(0, upper - 1)
-        weight = np.interp(n_layers, [lengths[lower], lengths[upper]], [0.0, 1.0]) if upper > lower else 0.0
-        return np.asarray(shares[lower] * (1 - weight) + shares[upper] * weight)
+            saved_ms[length] = np.maximum(0.0, usual_ms - op.at(batch, 1, contexts))
+        lower = max((length for length in saved_ms if length <= distance), default=min(saved_ms))
+        upper = min((length for length in saved_ms if length >= distance), default=max(saved_ms))
+        weight = (distance - lower) / (upper - lower) if upper > lower else 0.0
+        return np.asarray(saved_ms[lower] * (1 - weight) + saved_ms[upper] * weight)
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:
         """Reading out `logits` rows for the whole vocabulary or a shortlist of it.

@@ -38,7 +38,8 @@ STEP_OPS: tuple[str, ...] = ("forward", "choose", "host")
 
 OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS, *STEP_OPS)
 
-_NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat)_([1-9][0-9]{0,8})")
+_NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat|silent_repeat)_([1-9][0-9]{0,8})")
+_LAYERS_IN_NAME = ("exit_head", "repeat", "silent_repeat")
 
 
 def shortlist_op(shortlist: int) -> str:
@@ -61,14 +62,14 @@ def exit_layer_of(op: str) -> int | None:
     return _number_of("exit_head", op)
 
 
-def repeat_op(n_layers: int) -> str:
-    """The grid op of a whole forward through the first so many layers, read out, right behind the same forward."""
-    return f"repeat_{n_layers}"
+def repeat_op(n_layers: int, *, read: bool) -> str:
+    """The grid op of a whole forward through the first so many layers, read out or not, right behind such a forward."""
+    return f"{'repeat' if read else 'silent_repeat'}_{n_layers}"
 
 
-def repeated_layers_of(op: str) -> int | None:
-    """How many layers a `repeat_L` goes through; None for every other op."""
-    return _number_of("repeat", op)
+def repeated_layers_of(op: str, *, read: bool) -> int | None:
+    """How many layers a `repeat_L` or `silent_repeat_L` goes through; None for every other op."""
+    return _number_of("repeat" if read else "silent_repeat", op)
 
 
 def _number_of(prefix: str, op: str) -> int | None:
@@ -83,7 +84,7 @@ def is_token_op(op: str) -> bool:
 
 def is_grid_op(op: str) -> bool:
     """Whether an op's time depends on the context too."""
-    return op in GRID_OPS or exit_layer_of(op) is not None or repeated_layers_of(op) is not None
+    return op in GRID_OPS or any(_number_of(prefix, op) for prefix in _LAYERS_IN_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ class LatencyProfile:
                 raise InputError(
                     f"op {op}: a shortlist is shorter than the vocabulary, which has {self.network.vocab_size} tokens"
                 )
-            if max(exit_layer_of(op) or 0, repeated_layers_of(op) or 0) > self.network.n_layers:
+            if max(_number_of(prefix, op) or 0 for prefix in _LAYERS_IN_NAME) > self.network.n_layers:
                 raise InputError(f"op {op}: the network has {self.network.n_layers} layers")
         for tensor_parallel in {row.tensor_parallel for row in self.rows}:
             _check_required(tensor_parallel, {op for op, tp in by_table if tp == tensor_parallel})

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hispec_sim.latency.profile import ProfileRow, exit_head_op, repeat_op, shortlist_op
 from hispec_sim.profiler.forwards import Point, What
 
+SHORT_CONTEXTS = (1, 8)
 LEAST_MS = 1e-5
 """Parts too small to measure get this: a profile's times are above 0."""
 
@@ -138,6 +139,20 @@ def _derived(op: str, batch: int, tokens: int, context: int | None, ms: float) -
     return ProfileRow(op, 1, batch, tokens, context, ms, "derived")
 
 
+def _shorter(rows: Sequence[ProfileRow], missing: Sequence[int]) -> list[ProfileRow]:
+    """Rows at contexts shorter than any measured: on the line through the two shortest, for attention grows in
+    proportion to the context; but at least half of the shortest. `rows`: of one op and shape, by context."""
+    at = {row.context or 0: row.ms for row in rows}
+    first, *longer = sorted(at)
+    slope = max(0.0, (at[longer[0]] - at[first]) / (longer[0] - first)) if longer else 0.0
+    wanted = {*missing, *(context for context in SHORT_CONTEXTS if context < min([first, *missing]))}
+    row = rows[0]
+    return [
+        _derived(row.op, row.batch, row.query_tokens, c, max(at[first] / 2, at[first] - slope * (first - c)))
+        for c in sorted(wanted)
+    ]
+
+
 def _prompts_of_all_batches(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
     """Long prompts are measured for small batches only. A larger batch takes as much longer for a longer prompt as the
     smallest does; the embedding goes on as a straight line."""
@@ -177,8 +192,8 @@ def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
         for tokens in spans:
             fitting = [at[batch, tokens, c] for c in contexts if (batch, tokens, c) in at]
             kept += fitting
-            missing = [1, *(context for context in contexts if (batch, tokens, context) not in at)]
-            kept += [_derived("layer", batch, tokens, context, fitting[0].ms) for context in missing]
+            missing = [context for context in contexts if (batch, tokens, context) not in at]
+            kept += _shorter(fitting, missing)
         for tokens in [spans[-1], *prompts] if prompts else []:
             own = at.get((batch, tokens, tokens))
             for context in [1, *contexts]:
@@ -196,14 +211,15 @@ def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
 
 
 def _repeats(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
-    """Whole forwards right behind themselves; a shorter context than any takes as long as the shortest."""
+    """Whole forwards right behind themselves."""
     rows = [
-        _row((repeat_op(p.last_layer), p.batch, 1, p.context), float(np.median(ms)), np.asarray(ms))
+        _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, 1, p.context), float(np.median(ms)), np.asarray(ms))
         for p, ms in samples.items()
         if p.what is What.REPEAT
     ]
-    shortest = {(row.op, row.batch): row for row in sorted(rows, key=lambda row: row.point, reverse=True)}
-    return rows + [_derived(op, batch, 1, 1, row.ms) for (op, batch), row in shortest.items()]
+    for op, batch in sorted({(row.op, row.batch) for row in rows}):
+        rows += _shorter([row for row in rows if (row.op, row.batch) == (op, batch)], ())
+    return rows
 
 
 def _exit_head_ms(
@@ -225,23 +241,31 @@ def _exit_heads(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, f
     contexts = sorted({context for *_, context in found})
     for exit_layer, batch, tokens in sorted({key[:3] for key in found}):
         op = exit_head_op(exit_layer)
-        fitting = [context for context in contexts if (exit_layer, batch, tokens, context) in found]
-        for context in fitting:
+        mine = []
+        for context in contexts:
+            if (exit_layer, batch, tokens, context) not in found:
+                continue
             evidence = samples[Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)]
             part = (op, batch, tokens, context)
-            rows.append(_row(part, found[exit_layer, batch, tokens, context], np.asarray(evidence)))
-        shortest_ms = found[exit_layer, batch, tokens, fitting[0]]
-        missing = [1, *(context for context in contexts if context not in fitting)]
-        rows += [_derived(op, batch, tokens, context, shortest_ms) for context in missing]
+            mine.append(_row(part, found[exit_layer, batch, tokens, context], np.asarray(evidence)))
+        rows += [*mine, *_shorter(mine, [c for c in contexts if (exit_layer, batch, tokens, c) not in found])]
     return rows
 
 
 def _shortlists(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
-    return [
-        _row((shortlist_op(p.size), 1, p.batch * p.logits, 0), max(LEAST_MS, float(np.median(ms))), np.asarray(ms))
-        for p, ms in samples.items()
-        if p.what is What.SHORTLIST
-    ]
+    """LM heads of shortlists are small against noise: a straight line over rows, which never falls."""
+    rows = []
+    points = sorted(point for point in samples if point.what is What.SHORTLIST)
+    for size in sorted({point.size for point in points}):
+        mine = [point for point in points if point.size == size]
+        counts = np.array([point.batch * point.logits for point in mine], dtype=np.float64)
+        ms = np.array([np.median(samples[point]) for point in mine])
+        slope = max(0.0, float(np.polyfit(counts, ms, 1)[0])) if len(mine) > 1 else 0.0
+        start = float(np.mean(ms - slope * counts))
+        for point, count in zip(mine, counts, strict=True):
+            fitted_ms = max(LEAST_MS, start + slope * float(count))
+            rows.append(_row((shortlist_op(size), 1, int(count), 0), fitted_ms, np.asarray(samples[point])))
+    return rows
 
 
 def _loop(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:

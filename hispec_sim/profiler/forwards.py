@@ -25,7 +25,7 @@ class What(StrEnum):
     """What a sample is the time of."""
 
     SPAN = "span"  # a forward
-    REPEAT = "repeat"  # a forward from the embedding, directly after the same forward
+    REPEAT = "repeat"  # a forward from the embedding, directly after one through the same layers
     EXIT_HEAD = "exit_head"  # a forward that is read out, less the same without reading out
     SHORTLIST = "shortlist"  # the same for a shortlist's LM head
     JUDGE = "judge"  # greedy choices of all sequences
@@ -152,9 +152,10 @@ class Bench:
         return samples
 
     def _repeat(self, episode: Episode) -> list[Sample]:
-        at = (episode.batch, 1, episode.context, 0, episode.layer, 1)
-        self._forward(*at)
-        return [(Point(What.REPEAT, *at), self._forward(*at)[0]) for _ in range(3)]
+        at = (episode.batch, 1, episode.context, 0, episode.layer)
+        self._forward(*at, 1)
+        # A draft behind a draft; a token that catches up; and drafts behind that.
+        return [(Point(What.REPEAT, *at, rows), self._forward(*at, rows)[0]) for rows in (1, 1, 0, 1, 0)]
 
     def _shortlist(self, episode: Episode) -> list[Sample]:
         tokens, exit_layer = episode.query_tokens, self.short_exits[episode.size]

@@ -25,10 +25,11 @@ from hispec_sim.profiler.quiet import Probe
 METHOD = (
     "Real forwards in scenes of the decode loop (passes span by span, drafts behind drafts, decodes), interleaved "
     "at random; medians. layer, forward, embedding and lm_head are the least-squares parts of all spans of a "
-    "shape; exit heads and shortlists are differences of forwards with and without reading out, an exit head run over "
-    "the forward's own tokens; host and choose are the gaps between forwards of real decodes. p10 and p90 are those of "
-    "the forwards that tell most about a part. Derived: contexts shorter than the query tokens, and prefill pieces "
-    "behind a prompt's first. Rolling caches back costs nothing: they are never cut."
+    "shape; exit heads and shortlists are differences of forwards with and without reading out, an exit head run "
+    "over the forward's own tokens; host and choose are the gaps between forwards of real decodes. p10 and p90 "
+    "are those of the forwards that tell most about a part. Derived: contexts shorter than any measured with as "
+    "many query tokens (on a line), long prompts of batches, and prefill pieces behind a prompt's first. Rolling "
+    "caches back costs nothing: they are never cut."
 )
 
 

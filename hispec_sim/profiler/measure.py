@@ -165,6 +165,7 @@ def measure(
 
     try:
         probe.ms.clear()
+        probe.warm_up()
         probe.run(30)
         judge()
         warmed = measurement.grid or coarse

@@ -15,7 +15,9 @@ SPREAD = 1.10
 DRIFT = 1.05
 """And its median moves by at most so much from the first third of a measurement to the last."""
 FEWEST = 20
-"""So many runs are needed for a verdict."""
+"""So many runs are needed for a verdict on spread, and three times as many for one on drift."""
+STEADY = 1.02
+MOST_WARM_UP = 40
 
 
 @dataclass(slots=True)
@@ -27,8 +29,18 @@ class Probe:
     ms: list[float] = field(default_factory=list)
 
     def run(self, times: int = 1) -> None:
-        """Time it so many times more."""
+        """Time it so many times more, after once untimed: what ran before has emptied the caches."""
+        self.work()
         self.ms += [self.clock.timed(self.work)[0] for _ in range(times)]
+
+    def warm_up(self) -> None:
+        """Run it, without counting, until the medians of twenty runs and the next twenty agree."""
+        before = 0.0
+        for _ in range(MOST_WARM_UP):
+            now = statistics.median(self.clock.timed(self.work)[0] for _ in range(FEWEST))
+            if max(before, now) <= STEADY * min(before, now):
+                return
+            before = now
 
     @property
     def spread(self) -> float:
@@ -52,7 +64,7 @@ class Probe:
                 f"{SPREAD - 1:.0%} is quiet): other processes use the processor or its caches; end them, or give this "
                 "one cores of its own (taskset)"
             )
-        if self.drift > DRIFT:
+        if len(self.ms) >= 3 * FEWEST and self.drift > DRIFT:
             return (
                 f"a steady piece of work changed by {self.drift - 1:.0%} while measuring (at most {DRIFT - 1:.0%} is "
                 "quiet): the processor's frequency steps; let it cool down, or fix the frequency"

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from hispec_sim.cascade import Cascade
+from hispec_sim.cascade import Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
@@ -27,6 +27,7 @@ SHAPES = 24
 REPEATS = 9
 PROMPTS = 3
 NEW_TOKENS = 64
+DECODE_ROUNDS, DECODES_S = 5, 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,10 @@ def check_profile(
     timer = clock_for(network, clock)
     rng = np.random.default_rng([seed, 1])
     exits = exits_of(profile) or default_exits(network)
+    texts = prompts or ("reference" if model.name == "reference" else "prose")
     return [
         *_forwards(profile, cost, network, exits, timer, rng),
-        *_decodes(
-            profile, cost, model, exits, timer, prompts or ("reference" if model.name == "reference" else "prose")
-        ),
+        *_decodes(profile, cost, model, exits, timer, texts, rng),
     ]
 
 
@@ -167,24 +167,44 @@ def _forwards(
 
 
 def _decodes(
-    profile: LatencyProfile, cost: NetworkCost, model: LoadedModel, exits: Sequence[int], clock: Clock, prompts: str
+    profile: LatencyProfile,
+    cost: NetworkCost,
+    model: LoadedModel,
+    exits: Sequence[int],
+    clock: Clock,
+    prompts: str,
+    rng: np.random.Generator,
 ) -> list[Check]:
-    """Autoregressive decoding and one cascade of the exits, of one prompt and of a batch."""
+    """Autoregressive decoding and one cascade of the exits, of one prompt and of a batch: medians of a few runs, of as
+    many as take `DECODES_S`."""
     table = profile.table("layer", 1)
     assert table is not None
     network, batches = model.network, sorted({1, int(table.batch[-1])})
     n_layers, room = network.config.shape.n_layers, int(table.context[-1])
     texts = prompt_set(prompts, Split.HELD_OUT)
     ids = [model.tokenizer.encode(text.text)[: room - NEW_TOKENS] for text in texts]
-    checks = []
     plans = list(product(range(PROMPTS), batches, enumerate(cascades(n_layers, exits))))
-    for number, batch, (which, cascade) in plans:
-        chosen = [ids[(number * batch + i) % len(ids)] for i in range(batch)]
-        record = _decode(network, cascade, chosen, room, clock)
-        predicted_ms, measured_ms = decode_ms(record, cascade, {NETWORK: cost})
-        name = f"{('autoregressive', 'cascade')[which]}, batch {batch}, prompt {number + 1}"
-        checks.append(Check("decodes", name, predicted_ms, measured_ms))
-    return checks
+    predicted_ms: dict[int, float] = {}
+    measured_ms: dict[int, list[float]] = {index: [] for index in range(len(plans))}
+    began_s = clock.now_s()
+    for _ in range(DECODE_ROUNDS):
+        for index in rng.permutation(len(plans)).tolist():
+            number, batch, (_, cascade) = plans[index]
+            chosen = [ids[(number * batch + i) % len(ids)] for i in range(batch)]
+            record = _decode(network, cascade, chosen, room, clock)
+            predicted_ms[index], ms = decode_ms(record, cascade, {NETWORK: cost})
+            measured_ms[index].append(ms)
+        if clock.now_s() - began_s > DECODES_S:
+            break
+    return [
+        Check(
+            "decodes",
+            f"{('autoregressive', 'cascade')[which]}, batch {batch}, prompt {number + 1}",
+            predicted_ms[index],
+            float(np.median(measured_ms[index])),
+        )
+        for index, (number, batch, (which, _)) in enumerate(plans)
+    ]
 
 
 def _decode(network: Llama, cascade: Cascade, prompts: Sequence[Sequence[int]], room: int, clock: Clock) -> Record:
@@ -196,12 +216,12 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
     """What the forwards of a decode should take together with the time between them, and what they took. The prompt's
     prefill and the first round, in which exit heads catch up on the prompt, are left out."""
     target = cascade.levels[-1]
-    ends = [i for i, f in enumerate(record.device) if (f.network, f.last_layer) == (target.network, target.exit_layer)]
+    ends = [index for index, forward in enumerate(record.device) if _reaches(forward, target)]
     first = ends[min(1, len(ends) - 1)] + 1
     if first >= len(record.device):
         raise InputError("the decode is too short to be checked; give longer prompts or more new tokens")
     predicted_ms = 0.0
-    for before, forward in zip(record.device[first - 1 :], record.device[first:], strict=False):
+    for index, forward in enumerate(record.device[first:], first):
         predicted_ms += float(
             costs[forward.network].forward_ms(
                 first_layer=forward.first_layer,
@@ -211,12 +231,25 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
                 logits=forward.logits,
                 context=forward.context,
                 shortlist=forward.shortlist,
-                repeat=_repeats(before, forward, target.exit_layer),
+                reuse_distance=reuse_distance(record.device[:index], forward, target),
+                longest=forward.longest,
             )
         )
     return predicted_ms, record.wall_ms - record.device[first].began_ms
 
 
-def _repeats(before: DeviceForward, forward: DeviceForward, target_layer: int) -> bool:
-    same = (before.network, before.first_layer, before.last_layer) == (forward.network, 0, forward.last_layer)
-    return same and forward.last_layer < target_layer
+def reuse_distance(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> int | None:
+    """How many layers ran since the last forward from layer 0 (see `NetworkCost.forward_ms`)."""
+    deepest = 0
+    if forward.first_layer == 0:
+        for earlier in reversed(before):
+            if earlier.network != forward.network or _reaches(earlier, target):
+                break
+            deepest = max(deepest, earlier.last_layer)
+            if earlier.first_layer == 0:
+                return deepest
+    return None
+
+
+def _reaches(forward: DeviceForward, target: Level) -> bool:
+    return (forward.network, forward.last_layer) == (target.network, target.exit_layer)

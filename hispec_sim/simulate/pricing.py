@@ -24,11 +24,12 @@ class ForwardCost(Protocol):
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        repeat: bool = False,
+        reuse_distance: int | None = None,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch, `shortlist`
-        is how many tokens of the vocabulary are read out (None: all), `repeat` whether the same layers ran just
-        before."""
+        is how many tokens of the vocabulary are read out (None: all), `reuse_distance` how many layers ran since the
+        last forward from layer 0 (None: all of them), `longest` the query tokens of the longest sequence."""
         ...
 
 
@@ -62,28 +63,35 @@ class Pricer:
             node = request.node
             table = self._tables.get(node)
             if table is None:
-                table = self._tables[node] = self._table(node, 1, node.forward.tokens, node.forward.logits, node.repeat)
+                table = self._tables[node] = self._table(
+                    node, 1, node.forward.tokens, node.forward.logits, node.reuse_distance, node.forward.tokens
+                )
             return table[request.context + node.reach - self._shortest]
         node = batch[0].node
-        forward, repeat = node.forward, True
-        tokens = logits = context = 0
+        forward = node.forward
+        reuse_distance: int | None = 0
+        tokens = logits = context = longest = 0
         for request in batch:
             asked = request.node.forward
-            repeat = repeat and request.node.repeat
+            distance = request.node.reuse_distance
+            reuse_distance = None if reuse_distance is None or distance is None else max(reuse_distance, distance)
             tokens += asked.tokens
+            longest = max(longest, asked.tokens)
             logits += asked.logits
             context += request.context + request.node.reach
         if self._padded:
             tokens = len(batch) * max(request.node.forward.tokens for request in batch)
             context = len(batch) * max(request.context + request.node.reach for request in batch)
         span = (forward.network, forward.first_layer, forward.last_layer, forward.shortlist)
-        key = (*span, len(batch), tokens, logits, repeat)
+        key = (*span, len(batch), tokens, logits, reuse_distance, longest)
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = self._table(node, len(batch), tokens, logits, repeat)
+            table = self._tables[key] = self._table(node, len(batch), tokens, logits, reuse_distance, longest)
         return table[context // len(batch) - self._shortest]
 
-    def _table(self, node: Node, batch: int, tokens: int, logits: int, repeat: bool) -> list[float]:
+    def _table(
+        self, node: Node, batch: int, tokens: int, logits: int, reuse_distance: int | None, longest: int
+    ) -> list[float]:
         """Milliseconds by context, from the shortest on."""
         forward = node.forward
         duration_ms: list[float] = (
@@ -96,7 +104,8 @@ class Pricer:
                 logits=logits,
                 context=self._contexts,
                 shortlist=forward.shortlist,
-                repeat=repeat,
+                reuse_distance=reuse_distance,
+                longest=longest,
             )
             .tolist()
         )

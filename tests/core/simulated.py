@@ -37,7 +37,8 @@ class LayerCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        repeat: bool = False,
+        reuse_distance: int | None = None,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         return np.full(len(context), self.span_ms(first_layer, last_layer))
 
@@ -56,7 +57,8 @@ class TellingCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        repeat: bool = False,
+        reuse_distance: int | None = None,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         return np.asarray(
             (last_layer - first_layer)

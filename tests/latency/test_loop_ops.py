@@ -53,21 +53,33 @@ def test_each_is_priced_where_it_happens():
     assert (elsewhere["exit_head"], elsewhere["host"]) == (0, pytest.approx(3.0))
 
 
-def test_a_repeat_scales_all_but_the_loop():
+def test_a_decode_loop_pads_its_batch_to_the_longest():
+    loop = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
+    ragged = {**AT, "tokens": 8, "last_layer": 4, "logits": 4}
+    assert loop.forward_ms(**ragged, longest=4) == loop.forward_ms(**ragged | {"tokens": 16})
+    kernels = NetworkCost(WHOLE_LAYER, tensor_parallel=1)
+    assert kernels.forward_ms(**ragged, longest=4) == kernels.forward_ms(**ragged)
+
+
+def test_what_a_repeat_saves_is_saved_at_its_distance():
+    """Of all parts but the loop's, in proportion; by forwards of any depth; less the more layers ran in between."""
     cost = NetworkCost(make_profile(loop_rows() + repeats(2, share=0.5) + repeats(4, share=0.9)), tensor_parallel=1)
-    for last_layer, share in ((1, 0.5), (2, 0.5), (3, 0.7), (4, 0.9), (8, 0.9)):
-        usual = cost.parts_ms(**AT, last_layer=last_layer, logits=4)
-        again = cost.parts_ms(**AT, last_layer=last_layer, logits=4, repeat=True)
-        for part, ms in usual.items():
-            assert float(again[part]) == pytest.approx(float(ms) * (1 if part == "host" else share)), part
+    usual = {last: cost.parts_ms(**AT, last_layer=last, logits=4) for last in (1, 2, 4, 8)}
+    usual_ms = {last: sum(float(ms) for part, ms in parts.items() if part != "host") for last, parts in usual.items()}
+    saved_ms = {2: 0.5 * usual_ms[2], 3: 0.25 * usual_ms[2] + 0.05 * usual_ms[4], 4: 0.1 * usual_ms[4],
+                6: 0.05 * usual_ms[4], 8: 0.0}  # fmt: skip
+    for (last, parts), (distance, saved) in product(usual.items(), saved_ms.items()):
+        again = cost.parts_ms(**AT, last_layer=last, logits=4, reuse_distance=distance)
+        for part, ms in parts.items():
+            kept = 1.0 if part == "host" else 1 - saved / usual_ms[last]
+            assert float(again[part]) == pytest.approx(float(ms) * max(0.0, kept)), (part, distance)
     slower = NetworkCost(make_profile(loop_rows() + repeats(2, share=1.5)), tensor_parallel=1)
-    assert slower.forward_ms(**AT, last_layer=2, logits=4, repeat=True) == pytest.approx(
-        float(slower.forward_ms(**AT, last_layer=2, logits=4))
-    )
-    inner = {**AT, "first_layer": 2}  # only forwards from the embedding on are drafts
-    assert cost.forward_ms(**inner, last_layer=4, logits=4, repeat=True) == cost.forward_ms(
-        **inner, last_layer=4, logits=4
-    )
+    at = {**AT, "last_layer": 2, "logits": 4}
+    assert slower.forward_ms(**at, reuse_distance=2) == pytest.approx(float(slower.forward_ms(**at)))
+    inner = {**at, "first_layer": 1}
+    assert cost.forward_ms(**inner, reuse_distance=2) == cost.forward_ms(**inner)
+    silent = {**at, "logits": 0}  # nothing is known of these
+    assert cost.forward_ms(**silent, reuse_distance=2) == cost.forward_ms(**silent)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +133,3 @@ def test_two_profiles_side_by_side(tmp_path):
     assert isinstance(again.exception, InputError)
     other = CliRunner().invoke(profile_app, ["compare", str(a), str(b), "--tensor-parallel", "2"])
     assert isinstance(other.exception, InputError)
-    assert WHOLE_LAYER.tensor_parallels == (1,)

@@ -27,9 +27,9 @@ from hispec_sim.profiler.plan import Grid
 NETWORK = NetworkSpec("n", N_LAYERS, 8, 2, 2, 4, 16, VOCABULARY)
 
 
-def measured(grid: Grid = GRID, *, repeat_saving: float = 0.0) -> dict[Point, list[float]]:
+def measured(grid: Grid = GRID, *, saved_ms: float = 0.0) -> dict[Point, list[float]]:
     """Every episode played three times."""
-    bench, samples = fake_bench(FakeClock(), grid, repeat_saving=repeat_saving), {}
+    bench, samples = fake_bench(FakeClock(), grid, saved_ms=saved_ms), {}
     for episode in 3 * grid.episodes():
         for point, ms in bench.play(episode):
             samples.setdefault(point, []).append(ms)
@@ -55,7 +55,8 @@ def test_every_part_is_found_again():
                 assert (layer.origin, layer.repeats) == ("measured", 3)
                 head = rows["exit_head_3", 1, batch, tokens, context]
                 assert head.ms == pytest.approx(exit_head_ms(batch, tokens, context))
-            assert rows["layer", 1, batch, tokens, 1].origin == "derived"
+            shorter = rows["layer", 1, batch, tokens, 1]  # the line goes on
+            assert (shorter.ms, shorter.origin) == (pytest.approx(layer_ms(batch, tokens, 1)), "derived")
         assert rows["host", 1, batch, 1, 0].ms == pytest.approx(HOST_MS * batch)
         assert rows["choose", 1, batch, 1, 0].ms == pytest.approx(CHOOSE_MS * batch)
     assert rows["lm_head_10", 1, 1, 4, 0].ms == pytest.approx(head_ms(4, 10))
@@ -85,16 +86,13 @@ def test_the_profile_prices_what_the_device_takes(first, last, read, batch):
     assert float(ms) == pytest.approx(expected)
 
 
-def test_a_draft_behind_a_draft_costs_what_was_measured_of_it():
-    cost = NetworkCost(profile(measured(repeat_saving=0.25)), tensor_parallel=1)
-    at = {"first_layer": 0, "batch": 4, "logits": 4, "context": 64}
-    for last in (2, 3, 7):  # measured, between two, measured at 8
-        usual = {repeat: cost.parts_ms(**at, last_layer=last, tokens=4, repeat=repeat) for repeat in (False, True)}
-        for part, ms in usual[False].items():
-            share = 1.0 if part == "host" else 0.75
-            assert float(usual[True][part]) == pytest.approx(share * float(ms))
-    # Two query tokens are no draft behind a draft.
-    assert cost.forward_ms(**at, last_layer=2, tokens=8, repeat=True) == cost.forward_ms(**at, last_layer=2, tokens=8)
+def test_a_forward_whose_layers_ran_lately_costs_what_was_measured_of_such():
+    cost = NetworkCost(profile(measured(saved_ms=0.5)), tensor_parallel=1)
+    for last, logits in ((2, 4), (3, 4), (7, 0)):
+        at = {"first_layer": 0, "last_layer": last, "batch": 4, "tokens": 4, "logits": logits, "context": 64}
+        for distance in (2, 3, 7, N_LAYERS):  # measured, between two, between the last and all layers
+            saved_ms = float(cost.forward_ms(**at) - cost.forward_ms(**at, reuse_distance=distance))
+            assert saved_ms == pytest.approx(0.5 * (1 - distance / N_LAYERS))
 
 
 def test_parts_that_noise_makes_negative_are_held_at_nothing():

@@ -113,7 +113,8 @@ def test_what_is_wide(ms, wide):
     [
         ([1.0] * 28 + [1.2] * 2, None),  # less than a tenth
         ([1.0] * 25 + [1.2] * 5, "other processes"),
-        ([1.0] * 15 + [1.08] * 15, "frequency steps"),
+        ([1.0] * 15 + [1.08] * 15, None),  # too few for a verdict on drift
+        ([1.0] * 30 + [1.08] * 30, "frequency steps"),
         ([1.0, 9.0] * 5, None),  # too few for a verdict
     ],
 )
@@ -121,6 +122,14 @@ def test_the_machine_is_judged_by_its_steady_work(ms, says):
     probe = Probe(FakeClock(), lambda: None, list(ms))
     complaint = probe.complaint()
     assert (complaint is None) if says is None else (complaint is not None and says in complaint)
+
+
+def test_the_steady_work_warms_up_until_it_is_steady():
+    clock, times = FakeClock(), iter([2.0] * 20 + [1.5] * 20 + [1.01] * 20 + [1.0] * 1000)
+    probe = Probe(clock, lambda: clock.spend(next(times)))
+    probe.warm_up()
+    assert (probe.ms, next(times)) == ([], 1.0)
+    assert clock.seconds == pytest.approx(20 * (2.0 + 1.5 + 1.01 + 1.0) / 1000)
 
 
 def test_a_noisy_machine_is_refused_with_advice_unless_allowed():

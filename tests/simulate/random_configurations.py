@@ -34,10 +34,11 @@ class TellingCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        repeat: bool = False,
+        reuse_distance: int | None = None,
+        longest: int | None = None,
     ) -> NDArray[np.float64]:
         asked = (last_layer - first_layer) + tokens / 7 + logits / 11 + (shortlist or 0) / 13 + first_layer / 17
-        asked -= 0.3 * repeat
+        asked -= 0.3 / reuse_distance if reuse_distance else 0.0
         return np.asarray(self.scale * (asked + batch) * (1 + np.sqrt(context) / 19), np.float64)
 
 

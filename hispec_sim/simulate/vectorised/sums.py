@@ -29,13 +29,16 @@ class Prices:
         return total
 
     def _of_forward(self, configuration: Configuration, work: Work) -> Floats:
-        level, first_layer, tokens, logits, repeat = work
+        level, first_layer, tokens, logits, reuse_distance = work
         cascade, contexts = configuration.cascade, configuration.contexts
         reached = cascade.levels[level]
         if first_layer:  # in the shape's ranks
             first_layer = cascade.levels[cascade.exits[level][first_layer - 1]].exit_layer
+        if reuse_distance is not None:
+            exits = [each.exit_layer for each in cascade.levels if each.network == reached.network]
+            reuse_distance = exits[reuse_distance - 1]
         cost = configuration.costs[reached.network]
-        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, repeat, contexts)
+        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, reuse_distance, contexts)
         known = self._known.get(key)
         if known is None:
             if self._size > _KEPT:
@@ -49,7 +52,7 @@ class Prices:
                 logits=logits,
                 context=np.asarray(contexts),
                 shortlist=reached.shortlist,
-                repeat=repeat,
+                reuse_distance=reuse_distance,
             )
             known = self._known[key] = (cost, ms)  # with the cost, so that no other gets its id
             self._size += len(ms)

@@ -1,0 +1,89 @@
+"""What the pricer tells a price list beyond sums: drafts behind drafts, and the longest sequence of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from simulated import HISPEC, cascade, simulate
+from test_cascade_properties import cascades
+
+from hispec_sim.acceptance.models import Independent
+from hispec_sim.cascade import Cascade
+from hispec_sim.execute.record import DeviceForward
+from hispec_sim.profiler.selfcheck import reuse_distance
+from hispec_sim.simulate.pricing import Pricer
+from hispec_sim.step_graph import Kind, Node, StepGraph
+
+
+@dataclass
+class Spy:
+    """Remembers what it was asked."""
+
+    asked: list[dict[str, object]] = field(default_factory=list)
+
+    def forward_ms(self, *, context: NDArray[np.int64], **asked: object) -> NDArray[np.float64]:
+        self.asked.append(asked)
+        return np.ones(len(context))
+
+
+@dataclass
+class Request:
+    node: Node
+    context: int = 10
+
+
+def test_how_many_layers_ran_since_the_last_forward_from_layer_0() -> None:
+    graph = StepGraph(cascade(*HISPEC))
+    first = graph.start(20)
+    second = graph.follow(first, 0).target
+    verify = graph.follow(second, 0).target
+    assert (first.reuse_distance, second.reuse_distance, verify.reuse_distance) == (None, 4, None)
+    behind = graph.follow(verify, 0).target
+    assert (behind.kind, behind.reuse_distance) == (Kind.DRAFT, verify.forward.last_layer)
+    assert StepGraph(cascade(("T", 4, 0))).start(20).reuse_distance is None
+
+
+@given(cascades(), st.randoms(use_true_random=False))
+def test_it_is_what_the_forwards_say(any_cascade: Cascade, luck: Random) -> None:
+    """The state of a request tells the same as all its forwards do."""
+    networks = [level.network for level in any_cascade.levels]
+    assume(sum(a != b for a, b in pairwise(networks)) < len(set(networks)))  # a network's levels follow one another
+    graph = StepGraph(any_cascade)
+    target, node = any_cascade.levels[-1], graph.start(30)
+    before: list[DeviceForward] = []
+    for _ in range(100):
+        if node is None:
+            break
+        f = node.forward
+        forward = DeviceForward(f.network, f.first_layer, f.last_layer, 1, f.tokens, f.logits, None, 1.0)
+        assert node.reuse_distance == reuse_distance(before, forward, target)
+        before.append(forward)
+        node = graph.follow(node, luck.randint(0, node.run) if node.kind is Kind.VERIFY else len(node.after) - 1).target
+
+
+def test_the_pricer_passes_on_what_it_knows() -> None:
+    graph, spy = StepGraph(cascade(*HISPEC)), Spy()
+    pricer = Pricer({"T": spy}, range(1, 100))
+    first = graph.start(20)
+    second = graph.follow(first, 0).target
+    for batch in ([first], [second], [second, second], [first, second]):
+        pricer.price_ms([Request(node) for node in batch])
+    assert [asked["reuse_distance"] for asked in spy.asked] == [None, 4, 4, None]
+    assert [asked["longest"] for asked in spy.asked] == [1, 1, 1, 1]
+    ragged = graph.follow(graph.follow(second, 0).target, 0).target  # behind a correction two tokens may be pushed
+    pricer.price_ms([Request(first), Request(ragged)])
+    assert spy.asked[-1]["longest"] == max(first.forward.tokens, ragged.forward.tokens)
+    assert spy.asked[-1]["tokens"] == first.forward.tokens + ragged.forward.tokens
+
+
+def test_a_simulation_asks_for_drafts_at_all_distances() -> None:
+    spy = Spy()
+    simulate(cascade(*HISPEC), Independent((0.9, 0.9)), [(5, 60)], seed=1, cost=spy)
+    drafts = [asked for asked in spy.asked if asked["last_layer"] == 4 and asked["logits"]]
+    assert {asked["reuse_distance"] for asked in drafts} == {None, 4, 8}
