@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from hispec_sim.cascade import Cascade, Forward, Outcome, State, Step, apply_outcome, next_step, start
+from hispec_sim.recency import Recency
 from hispec_sim.scheduler import Span
 
 
@@ -38,7 +39,7 @@ class Node:
     bonus: bool
     reach: int  # position behind the forward's last token
     verified_from: int  # position of the run's first token
-    reuse_distance: int | None  # layers of its network that ran since the forward before that began at layer 0
+    recency: Recency | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,18 +83,20 @@ class StepGraph:
         """The same state with `room` tokens left: for the start of a round close to the length limit."""
         return self._first_node(replace(node.state, room=min(room, self.ample_room)))
 
-    def _reuse_distance(self, state: State, step: Step, forward: Forward) -> int | None:
-        """None where that is all layers, or where another network has run in between."""
+    def _recency(self, state: State, step: Step, forward: Forward) -> Recency | None:
+        """None but for drafts and for tokens that catch up below a verification, on one network."""
         levels, tentative = self.cascade.levels, state.tentative
-        if forward.first_layer or tentative[0] == 0:  # not from layer 0, or first behind the target
+        if forward.first_layer or (step.level and forward is step.forwards[-1]) or not self.cascade.target:
             return None
-        if step.level:  # a token that catches up below a verification, behind the level that proposed it
-            if forward is step.forwards[-1]:
-                return None
+        if step.level:  # behind the level that proposed the token
             latest = step.level - 1
+        elif tentative[0] == 0:
+            latest = 0
         else:  # a verification leaves its own level and all below it with as many tokens; a draft, one more
             latest = max(k for k in range(self.cascade.target) if tentative[k] == tentative[0])
-        return levels[latest].exit_layer if levels[latest].network == forward.network else None
+        if not levels[0].network == levels[latest].network == forward.network:
+            return None
+        return Recency(tentative[0] + 1, levels[latest].exit_layer)
 
     def _first_node(self, state: State) -> Node:
         known = self._steps.get(state)
@@ -114,7 +117,7 @@ class StepGraph:
                 bonus=step.bonus,
                 reach=forward.position + forward.tokens,
                 verified_from=state.tentative[step.level],
-                reuse_distance=self._reuse_distance(state, step, forward),
+                recency=self._recency(state, step, forward),
             )
             if following is not None:
                 node.after = [Move(node, -1, following, 0)]

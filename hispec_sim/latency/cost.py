@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hispec_sim.errors import InputError
 from hispec_sim.latency.interpolation import OpInterpolator
 from hispec_sim.latency.profile import LatencyProfile, exit_head_op, repeated_layers_of, shortlist_of
+from hispec_sim.recency import Recency
 
 ALL_REDUCES = ("custom", "nccl")
 PARTS = (
@@ -103,7 +104,7 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
-        reuse_distance: int | None = None,
+        recency: Recency | None = None,
         longest: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds of one device forward; the shape is that of `context`.
@@ -112,10 +113,9 @@ class NetworkCost:
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
-        sequence attends to: a scalar or an array. `reuse_distance` is how many of the network's layers have run since
-        the forward before it that began at layer 0: the fewer, the more of what it needs is still in the processor's
-        caches; None where the deepest ones have. `longest` is the query tokens of the longest sequence: a decode loop
-        that was measured (its profile has the op `forward`) pads all others to it.
+        sequence attends to: a scalar or an array. `recency` tells what ran since the same layers did, if that is
+        known. `longest` is the query tokens of the longest sequence: a decode loop that was measured (its profile has
+        the op `forward`) pads all others to it.
         """
         parts = self.parts_ms(
             first_layer=first_layer,
@@ -125,7 +125,7 @@ class NetworkCost:
             logits=logits,
             context=context,
             shortlist=shortlist,
-            reuse_distance=reuse_distance,
+            recency=recency,
             longest=longest,
         )
         return np.asarray(sum(parts.values()), dtype=np.float64)
@@ -140,7 +140,7 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
-        reuse_distance: int | None = None,
+        recency: Recency | None = None,
         longest: int | None = None,
     ) -> dict[str, NDArray[np.float64]]:
         """`forward_ms` split into `PARTS`, each of the shape of `context`; their sum in order is that number."""
@@ -178,9 +178,9 @@ class NetworkCost:
         for op, part, query_tokens in (("forward", "forward", tokens / batch), ("host", "host", 1.0)):
             if op in self._ops:
                 parts[part] += self._step_ms(op, batch, query_tokens)
-        if reuse_distance is not None and first_layer == 0 and self._repeats[logits > 0]:
+        if recency is not None and first_layer == 0 and self._repeats[logits > 0]:
             usual_ms = sum(ms for part, ms in parts.items() if part != "host")
-            kept = np.maximum(0.0, 1 - self._saved_ms(reuse_distance, batch, contexts, read=logits > 0) / usual_ms)
+            kept = np.maximum(0.0, 1 - self._saved_ms(recency, batch, contexts, read=logits > 0) / usual_ms)
             parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
         parts["host"] += self.host.per_forward_ms
         return parts
@@ -189,8 +189,10 @@ class NetworkCost:
         """What the decode loop takes for a forward."""
         return float(self._ops[op].at(batch, query_tokens, 1.0))
 
-    def _saved_ms(self, distance: int, batch: int, contexts: NDArray[np.float64], *, read: bool) -> NDArray[np.float64]:
-        """How much less a forward from layer 0 takes at this reuse distance than behind the whole network.
+    def _saved_ms(
+        self, recency: Recency, batch: int, contexts: NDArray[np.float64], *, read: bool
+    ) -> NDArray[np.float64]:
+        """How much less a forward from layer 0 takes than behind the whole network.
 
         Little of it depends on how deep the forward goes (the first few kernels after others are the slow ones), so
         what a `repeat_L` saves counts for every forward at distance L; linear between the lengths that the profile has
@@ -202,10 +204,11 @@ class NetworkCost:
                 first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=contexts
             )
             usual_ms = sum(ms for part, ms in usual.items() if part != "host")
-            saved_ms[length] = np.maximum(0.0, usual_ms - op.at(batch, 1, contexts))
-        lower = max((length for length in saved_ms if length <= distance), default=min(saved_ms))
-        upper = min((length for length in saved_ms if length >= distance), default=max(saved_ms))
-        weight = (distance - lower) / (upper - lower) if upper > lower else 0.0
+            in_row = np.clip(recency.nth, op.table.query_tokens[0], op.table.query_tokens[-1])
+            saved_ms[length] = np.asarray(usual_ms - op.at(batch, float(in_row), contexts))
+        lower = max((length for length in saved_ms if length <= recency.distance), default=min(saved_ms))
+        upper = min((length for length in saved_ms if length >= recency.distance), default=max(saved_ms))
+        weight = (recency.distance - lower) / (upper - lower) if upper > lower else 0.0
         return np.asarray(saved_ms[lower] * (1 - weight) + saved_ms[upper] * weight)
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:

@@ -63,7 +63,8 @@ def exit_layer_of(op: str) -> int | None:
 
 
 def repeat_op(n_layers: int, *, read: bool) -> str:
-    """The grid op of a whole forward through the first so many layers, read out or not, right behind such a forward."""
+    """The grid op of a whole forward of one token through the first so many layers, read out or not, behind the
+    target's and behind others like it; its `query_tokens` tell which one in that row it is."""
     return f"{'repeat' if read else 'silent_repeat'}_{n_layers}"
 
 

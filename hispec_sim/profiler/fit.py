@@ -211,14 +211,14 @@ def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
 
 
 def _repeats(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
-    """Whole forwards right behind themselves."""
+    """Whole forwards of one token in rows."""
     rows = [
-        _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, 1, p.context), float(np.median(ms)), np.asarray(ms))
-        for p, ms in samples.items()
+        _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), float(np.median(ms)), ms)
+        for p, ms in ((point, np.asarray(times)) for point, times in samples.items())
         if p.what is What.REPEAT
     ]
-    for op, batch in sorted({(row.op, row.batch) for row in rows}):
-        rows += _shorter([row for row in rows if (row.op, row.batch) == (op, batch)], ())
+    for of in sorted({row.point[:4] for row in rows}):
+        rows += _shorter([row for row in rows if row.point[:4] == of], ())
     return rows
 
 

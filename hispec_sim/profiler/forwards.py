@@ -25,7 +25,7 @@ class What(StrEnum):
     """What a sample is the time of."""
 
     SPAN = "span"  # a forward
-    REPEAT = "repeat"  # a forward from the embedding, directly after one through the same layers
+    REPEAT = "repeat"  # a forward from layer 0 to an exit; query_tokens: which one behind the target's
     EXIT_HEAD = "exit_head"  # a forward that is read out, less the same without reading out
     SHORTLIST = "shortlist"  # the same for a shortlist's LM head
     JUDGE = "judge"  # greedy choices of all sequences
@@ -53,7 +53,7 @@ class Kind(StrEnum):
 
     PASS = "pass"  # all spans in turn, then all layers at once, then the choices from their logits
     EXIT_HEAD = "exit_head"  # one exit read out through its head, at every context
-    REPEAT = "repeat"  # the first layers again and again
+    REPEAT = "repeat"  # rows of drafts, each with its verification behind it
     SHORTLIST = "shortlist"
     DECODE = "decode"  # prompts decoded by the executor, for the time between forwards
 
@@ -71,6 +71,8 @@ class Episode:
 
 
 Sample = tuple[Point, float]
+DRAFT_ROWS = (1, 2, 4, 8)
+"""Drafts between verifications: what few layers take falls from one to the next, for eight or so."""
 
 
 class Forwards(Protocol):
@@ -152,10 +154,16 @@ class Bench:
         return samples
 
     def _repeat(self, episode: Episode) -> list[Sample]:
-        at = (episode.batch, 1, episode.context, 0, episode.layer)
-        self._forward(*at, 1)
-        # A draft behind a draft; a token that catches up; and drafts behind that.
-        return [(Point(What.REPEAT, *at, rows), self._forward(*at, rows)[0]) for rows in (1, 1, 0, 1, 0)]
+        batch, context, exit_layer = episode.batch, episode.context, episode.layer
+        samples = []
+        # The first row has foreign forwards before it.
+        for number, row in enumerate((max(DRAFT_ROWS), *DRAFT_ROWS)):
+            for nth in range(1, row + 2):  # drafts, and a token that catches up
+                ms, _ = self._forward(batch, 1, context, 0, exit_layer, int(nth <= row))
+                if number and (nth in DRAFT_ROWS or nth > row):
+                    samples.append((Point(What.REPEAT, batch, nth, context, 0, exit_layer, int(nth <= row)), ms))
+            self._forward(batch, row, context, exit_layer, self.n_layers, row)
+        return samples
 
     def _shortlist(self, episode: Episode) -> list[Sample]:
         tokens, exit_layer = episode.query_tokens, self.short_exits[episode.size]

@@ -21,6 +21,7 @@ from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
 from hispec_sim.profiler.clock import Clock
 from hispec_sim.profiler.prompts import Split, prompt_set
+from hispec_sim.recency import Recency
 
 GOAL_MEDIAN, GOAL_P95 = 0.03, 0.08
 SHAPES = 24
@@ -231,24 +232,27 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
                 logits=forward.logits,
                 context=forward.context,
                 shortlist=forward.shortlist,
-                reuse_distance=reuse_distance(record.device[:index], forward, target),
+                recency=recency(record.device[:index], forward, target),
                 longest=forward.longest,
             )
         )
     return predicted_ms, record.wall_ms - record.device[first].began_ms
 
 
-def reuse_distance(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> int | None:
-    """How many layers ran since the last forward from layer 0 (see `NetworkCost.forward_ms`)."""
-    deepest = 0
-    if forward.first_layer == 0:
-        for earlier in reversed(before):
-            if earlier.network != forward.network or _reaches(earlier, target):
-                break
-            deepest = max(deepest, earlier.last_layer)
-            if earlier.first_layer == 0:
-                return deepest
-    return None
+def recency(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> Recency | None:
+    """What the forwards of the device say of it, for one sequence's levels below the target on one network."""
+    if forward.first_layer or _reaches(forward, target):
+        return None
+    deepest, nth, distance = 0, 1, None
+    for earlier in reversed(before):
+        if _reaches(earlier, target):
+            break
+        if earlier.network != forward.network:
+            return None
+        deepest = max(deepest, earlier.last_layer)
+        if earlier.first_layer == 0:
+            nth, distance = nth + 1, distance or deepest
+    return Recency(nth, distance or forward.last_layer)
 
 
 def _reaches(forward: DeviceForward, target: Level) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hispec_sim.recency import Recency
 from hispec_sim.step_graph import Node
 
 
@@ -24,12 +25,12 @@ class ForwardCost(Protocol):
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        reuse_distance: int | None = None,
+        recency: Recency | None = None,
         longest: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch, `shortlist`
-        is how many tokens of the vocabulary are read out (None: all), `reuse_distance` how many layers ran since the
-        last forward from layer 0 (None: all of them), `longest` the query tokens of the longest sequence."""
+        is how many tokens of the vocabulary are read out (None: all), `recency` how lately the same layers have
+        run, where that is known, `longest` the query tokens of the longest sequence."""
         ...
 
 
@@ -64,17 +65,16 @@ class Pricer:
             table = self._tables.get(node)
             if table is None:
                 table = self._tables[node] = self._table(
-                    node, 1, node.forward.tokens, node.forward.logits, node.reuse_distance, node.forward.tokens
+                    node, 1, node.forward.tokens, node.forward.logits, node.recency, node.forward.tokens
                 )
             return table[request.context + node.reach - self._shortest]
         node = batch[0].node
         forward = node.forward
-        reuse_distance: int | None = 0
+        recency: Recency | None = node.recency
         tokens = logits = context = longest = 0
         for request in batch:
             asked = request.node.forward
-            distance = request.node.reuse_distance
-            reuse_distance = None if reuse_distance is None or distance is None else max(reuse_distance, distance)
+            recency = _of_batch(recency, request.node.recency)
             tokens += asked.tokens
             longest = max(longest, asked.tokens)
             logits += asked.logits
@@ -83,14 +83,14 @@ class Pricer:
             tokens = len(batch) * max(request.node.forward.tokens for request in batch)
             context = len(batch) * max(request.context + request.node.reach for request in batch)
         span = (forward.network, forward.first_layer, forward.last_layer, forward.shortlist)
-        key = (*span, len(batch), tokens, logits, reuse_distance, longest)
+        key = (*span, len(batch), tokens, logits, recency, longest)
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = self._table(node, len(batch), tokens, logits, reuse_distance, longest)
+            table = self._tables[key] = self._table(node, len(batch), tokens, logits, recency, longest)
         return table[context // len(batch) - self._shortest]
 
     def _table(
-        self, node: Node, batch: int, tokens: int, logits: int, reuse_distance: int | None, longest: int
+        self, node: Node, batch: int, tokens: int, logits: int, recency: Recency | None, longest: int
     ) -> list[float]:
         """Milliseconds by context, from the shortest on."""
         forward = node.forward
@@ -104,9 +104,16 @@ class Pricer:
                 logits=logits,
                 context=self._contexts,
                 shortlist=forward.shortlist,
-                reuse_distance=reuse_distance,
+                recency=recency,
                 longest=longest,
             )
             .tolist()
         )
         return duration_ms
+
+
+def _of_batch(one: Recency | None, other: Recency | None) -> Recency | None:
+    """That of a batch: as little is in the caches as for the sequence that finds least."""
+    if one is None or other is None:
+        return None
+    return Recency(min(one.nth, other.nth), max(one.distance, other.distance))

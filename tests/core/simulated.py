@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hispec_sim.acceptance.models import AcceptanceModel
 from hispec_sim.acceptance.sampler import FateTable, ModelSampler
 from hispec_sim.cascade import Bonus, Cascade, Level
+from hispec_sim.recency import Recency
 from hispec_sim.scheduler import Grouping
 from hispec_sim.simulate.engine import Engine, RunLog
 from hispec_sim.simulate.pricing import ForwardCost, Pricer
@@ -37,7 +38,7 @@ class LayerCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        reuse_distance: int | None = None,
+        recency: Recency | None = None,
         longest: int | None = None,
     ) -> NDArray[np.float64]:
         return np.full(len(context), self.span_ms(first_layer, last_layer))
@@ -57,7 +58,7 @@ class TellingCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        reuse_distance: int | None = None,
+        recency: Recency | None = None,
         longest: int | None = None,
     ) -> NDArray[np.float64]:
         return np.asarray(

@@ -13,6 +13,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.latency import NetworkCost, ProfileRow, read_profile, write_profile
 from hispec_sim.latency.curves import profile_slices
 from hispec_sim.latency.interpolation import OpInterpolator
+from hispec_sim.recency import Recency
 
 AT = {"first_layer": 0, "batch": 4, "tokens": 4, "context": 64}
 
@@ -33,10 +34,11 @@ def loop_rows() -> list[ProfileRow]:
 def repeats(*lengths: int, share: float) -> list[ProfileRow]:
     cost = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
     rows = []
-    for n, batch, context in product(lengths, (1, 4), (1, 64, 1024)):
+    for n, batch, nth, context in product(lengths, (1, 4), (1, 2), (1, 64, 1024)):
         parts = cost.parts_ms(first_layer=0, last_layer=n, batch=batch, tokens=batch, logits=batch, context=context)
         usual_ms = sum(float(ms) for part, ms in parts.items() if part != "host")
-        rows.append(ProfileRow(f"repeat_{n}", 1, batch, 1, context, share * usual_ms, "measured"))
+        ms = usual_ms if nth == 1 else share * usual_ms
+        rows.append(ProfileRow(f"repeat_{n}", 1, batch, nth, context, ms, "measured", ms, ms, 5))
     return rows
 
 
@@ -69,17 +71,16 @@ def test_what_a_repeat_saves_is_saved_at_its_distance():
     saved_ms = {2: 0.5 * usual_ms[2], 3: 0.25 * usual_ms[2] + 0.05 * usual_ms[4], 4: 0.1 * usual_ms[4],
                 6: 0.05 * usual_ms[4], 8: 0.0}  # fmt: skip
     for (last, parts), (distance, saved) in product(usual.items(), saved_ms.items()):
-        again = cost.parts_ms(**AT, last_layer=last, logits=4, reuse_distance=distance)
+        again = cost.parts_ms(**AT, last_layer=last, logits=4, recency=Recency(3, distance))
         for part, ms in parts.items():
             kept = 1.0 if part == "host" else 1 - saved / usual_ms[last]
             assert float(again[part]) == pytest.approx(float(ms) * max(0.0, kept)), (part, distance)
-    slower = NetworkCost(make_profile(loop_rows() + repeats(2, share=1.5)), tensor_parallel=1)
     at = {**AT, "last_layer": 2, "logits": 4}
-    assert slower.forward_ms(**at, reuse_distance=2) == pytest.approx(float(slower.forward_ms(**at)))
+    assert cost.forward_ms(**at, recency=Recency(1, 2)) == pytest.approx(float(cost.forward_ms(**at)))
     inner = {**at, "first_layer": 1}
-    assert cost.forward_ms(**inner, reuse_distance=2) == cost.forward_ms(**inner)
+    assert cost.forward_ms(**inner, recency=Recency(3, 2)) == cost.forward_ms(**inner)
     silent = {**at, "logits": 0}  # nothing is known of these
-    assert cost.forward_ms(**silent, reuse_distance=2) == cost.forward_ms(**silent)
+    assert cost.forward_ms(**silent, recency=Recency(3, 2)) == cost.forward_ms(**silent)
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,12 @@ class FakeClock:
 
 @dataclass
 class FakeForwards:
-    """fixed + embedding + layers + exit head + LM head, each a formula of its own; less if the forward before was
-    through the same layers, `saved_ms` or a part of it: the part of the layers that did not run."""
+    """fixed + embedding + layers + exit head + LM head, each a formula of its own; drafts behind drafts save
+    `saved_ms` or a part of it, the more the fewer layers they have and the more of them went before."""
 
     clock: FakeClock
     saved_ms: float = 0.0
-    last: tuple[int, ...] = ()
+    row: int = 0
     seen: int = 0
 
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> torch.Tensor | None:
@@ -63,10 +63,11 @@ class FakeForwards:
             if last_layer == 3:  # the exit head runs over all that it has not seen
                 ms += exit_head_ms(batch, end - self.seen, end)
                 self.seen = end
-        what = (first_layer, last_layer, batch, tokens)
-        if what == self.last and first_layer == 0 and tokens == 1:
-            ms -= self.saved_ms * (1 - last_layer / N_LAYERS)
-        self.last = what
+        if last_layer == N_LAYERS:
+            self.row = 0
+        elif first_layer == 0:
+            self.row += 1
+            ms -= self.saved_ms * (1 - last_layer / N_LAYERS) * (1 - 1 / self.row)
         self.clock.spend(ms)
         return torch.zeros(batch * logits, VOCABULARY) if logits else None
 

@@ -29,16 +29,16 @@ class Prices:
         return total
 
     def _of_forward(self, configuration: Configuration, work: Work) -> Floats:
-        level, first_layer, tokens, logits, reuse_distance = work
+        level, first_layer, tokens, logits, recency = work
         cascade, contexts = configuration.cascade, configuration.contexts
         reached = cascade.levels[level]
         if first_layer:  # in the shape's ranks
             first_layer = cascade.levels[cascade.exits[level][first_layer - 1]].exit_layer
-        if reuse_distance is not None:
+        if recency is not None:
             exits = [each.exit_layer for each in cascade.levels if each.network == reached.network]
-            reuse_distance = exits[reuse_distance - 1]
+            recency = recency._replace(distance=exits[recency.distance - 1])
         cost = configuration.costs[reached.network]
-        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, reuse_distance, contexts)
+        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, recency, contexts)
         known = self._known.get(key)
         if known is None:
             if self._size > _KEPT:
@@ -52,7 +52,7 @@ class Prices:
                 logits=logits,
                 context=np.asarray(contexts),
                 shortlist=reached.shortlist,
-                reuse_distance=reuse_distance,
+                recency=recency,
             )
             known = self._known[key] = (cost, ms)  # with the cost, so that no other gets its id
             self._size += len(ms)

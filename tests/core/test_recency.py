@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -16,7 +15,7 @@ from test_cascade_properties import cascades
 from hispec_sim.acceptance.models import Independent
 from hispec_sim.cascade import Cascade
 from hispec_sim.execute.record import DeviceForward
-from hispec_sim.profiler.selfcheck import reuse_distance
+from hispec_sim.profiler.selfcheck import recency
 from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import Kind, Node, StepGraph
 
@@ -38,22 +37,21 @@ class Request:
     context: int = 10
 
 
-def test_how_many_layers_ran_since_the_last_forward_from_layer_0() -> None:
+def test_how_lately_the_layers_of_drafts_have_run() -> None:
     graph = StepGraph(cascade(*HISPEC))
     first = graph.start(20)
     second = graph.follow(first, 0).target
     verify = graph.follow(second, 0).target
-    assert (first.reuse_distance, second.reuse_distance, verify.reuse_distance) == (None, 4, None)
+    assert (first.recency, second.recency, verify.recency) == ((1, 4), (2, 4), None)
     behind = graph.follow(verify, 0).target
-    assert (behind.kind, behind.reuse_distance) == (Kind.DRAFT, verify.forward.last_layer)
-    assert StepGraph(cascade(("T", 4, 0))).start(20).reuse_distance is None
+    assert (behind.kind, behind.recency) == (Kind.DRAFT, (2, 8))  # one token is held: the correction
+    assert StepGraph(cascade(("T", 4, 0))).start(20).recency is None
 
 
 @given(cascades(), st.randoms(use_true_random=False))
 def test_it_is_what_the_forwards_say(any_cascade: Cascade, luck: Random) -> None:
     """The state of a request tells the same as all its forwards do."""
-    networks = [level.network for level in any_cascade.levels]
-    assume(sum(a != b for a, b in pairwise(networks)) < len(set(networks)))  # a network's levels follow one another
+    assume(len({level.network for level in any_cascade.levels[:-1]}) == 1)
     graph = StepGraph(any_cascade)
     target, node = any_cascade.levels[-1], graph.start(30)
     before: list[DeviceForward] = []
@@ -62,7 +60,10 @@ def test_it_is_what_the_forwards_say(any_cascade: Cascade, luck: Random) -> None
             break
         f = node.forward
         forward = DeviceForward(f.network, f.first_layer, f.last_layer, 1, f.tokens, f.logits, None, 1.0)
-        assert node.reuse_distance == reuse_distance(before, forward, target)
+        expected = recency(before, forward, target)
+        if expected and len(any_cascade.levels) > 2:  # tokens that were rejected are not held
+            expected = expected._replace(nth=node.state.tentative[0] + 1)
+        assert node.recency == expected
         before.append(forward)
         node = graph.follow(node, luck.randint(0, node.run) if node.kind is Kind.VERIFY else len(node.after) - 1).target
 
@@ -74,7 +75,7 @@ def test_the_pricer_passes_on_what_it_knows() -> None:
     second = graph.follow(first, 0).target
     for batch in ([first], [second], [second, second], [first, second]):
         pricer.price_ms([Request(node) for node in batch])
-    assert [asked["reuse_distance"] for asked in spy.asked] == [None, 4, 4, None]
+    assert [asked["recency"] for asked in spy.asked] == [(1, 4), (2, 4), (2, 4), (1, 4)]
     assert [asked["longest"] for asked in spy.asked] == [1, 1, 1, 1]
     ragged = graph.follow(graph.follow(second, 0).target, 0).target  # behind a correction two tokens may be pushed
     pricer.price_ms([Request(first), Request(ragged)])
@@ -86,4 +87,5 @@ def test_a_simulation_asks_for_drafts_at_all_distances() -> None:
     spy = Spy()
     simulate(cascade(*HISPEC), Independent((0.9, 0.9)), [(5, 60)], seed=1, cost=spy)
     drafts = [asked for asked in spy.asked if asked["last_layer"] == 4 and asked["logits"]]
-    assert {asked["reuse_distance"] for asked in drafts} == {None, 4, 8}
+    assert {asked["recency"].distance for asked in drafts} == {4, 8}
+    assert {1, 2, 3} <= {asked["recency"].nth for asked in drafts}
