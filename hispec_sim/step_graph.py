@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from hispec_sim.cascade import Cascade, Forward, Outcome, State, Step, apply_outcome, next_step, start
-from hispec_sim.recency import Recency
 from hispec_sim.scheduler import Span
 
 
@@ -39,7 +38,7 @@ class Node:
     bonus: bool
     reach: int  # position behind the forward's last token
     verified_from: int  # position of the run's first token
-    recency: Recency | None
+    in_row: int | None  # of a forward from layer 0 to an exit: which one since a deeper level ran
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,20 +82,17 @@ class StepGraph:
         """The same state with `room` tokens left: for the start of a round close to the length limit."""
         return self._first_node(replace(node.state, room=min(room, self.ample_room)))
 
-    def _recency(self, state: State, step: Step, forward: Forward) -> Recency | None:
-        """None but for drafts and for tokens that catch up below a verification, on one network."""
+    def _in_row(self, state: State, step: Step, forward: Forward) -> int | None:
+        """Drafts, and a token that catches up behind them, make a row; its first place is 1 behind the target, and 2
+        behind another level of the same network, which has left fewer layers in the way."""
         levels, tentative = self.cascade.levels, state.tentative
         if forward.first_layer or (step.level and forward is step.forwards[-1]) or not self.cascade.target:
             return None
-        if step.level:  # behind the level that proposed the token
-            latest = step.level - 1
-        elif tentative[0] == 0:
-            latest = 0
-        else:  # a verification leaves its own level and all below it with as many tokens; a draft, one more
-            latest = max(k for k in range(self.cascade.target) if tentative[k] == tentative[0])
-        if not levels[0].network == levels[latest].network == forward.network:
+        if any(level.network != forward.network for level in levels[: max(1, step.level)]):
             return None
-        return Recency(tentative[0] + 1, levels[latest].exit_layer)
+        if step.level > 1:
+            return 2
+        return tentative[0] - tentative[1] + (2 if tentative[1] and levels[1].network == forward.network else 1)
 
     def _first_node(self, state: State) -> Node:
         known = self._steps.get(state)
@@ -117,7 +113,7 @@ class StepGraph:
                 bonus=step.bonus,
                 reach=forward.position + forward.tokens,
                 verified_from=state.tentative[step.level],
-                recency=self._recency(state, step, forward),
+                in_row=self._in_row(state, step, forward),
             )
             if following is not None:
                 node.after = [Move(node, -1, following, 0)]

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "hispec_sim"
 
 FLOORS = {
     "errors": 0, "networks": 1,
-    "cascade": 1, "recency": 1, "scheduler": 1,
+    "cascade": 1, "scheduler": 1,
     "step_graph": 2, "closed_forms": 2, "latency": 2, "models": 2,
     "acceptance": 3,
     "simulate": 4, "execute": 4,

@@ -179,8 +179,8 @@ class Decoder:
                 forward.shortlist,
                 1000 * (self._clock_s() - began_s),
                 1000 * (began_s - self._began_s),
-                sum(piece.position + piece.tokens for piece in pieces) // len(pieces),
                 max(piece.tokens for piece in pieces),
+                max(piece.position + piece.tokens for piece in pieces),
             )
         )
         return logits

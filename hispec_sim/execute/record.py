@@ -19,8 +19,8 @@ class SequenceRecord:
 @dataclass(slots=True)
 class DeviceForward:
     """One forward of the device: what it ran, for how many sequences and tokens, how long it took, when it began (since
-    the execution did), how many tokens, cached and new, its sequences attended to on average, and how many query tokens
-    the longest had."""
+    the execution did), and of its longest sequence: query tokens, and tokens, cached and new, that it attended to. All
+    others are padded to these."""
 
     network: str
     first_layer: int
@@ -31,8 +31,8 @@ class DeviceForward:
     shortlist: int | None
     duration_ms: float
     began_ms: float = 0.0
-    context: int = 0
     longest: int = 0
+    reach: int = 0
 
 
 @dataclass(slots=True)

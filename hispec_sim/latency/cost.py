@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from hispec_sim.errors import InputError
 from hispec_sim.latency.interpolation import OpInterpolator
 from hispec_sim.latency.profile import LatencyProfile, exit_head_op, repeated_layers_of, shortlist_of
-from hispec_sim.recency import Recency
 
 ALL_REDUCES = ("custom", "nccl")
 PARTS = (
@@ -48,6 +47,9 @@ class NetworkCost:
     all-reduces a layer and one after the embedding, whose vocabulary is split too. `elementwise_scale` multiplies the
     time of norms, rope, activation and additions where the profile has them apart. Raises InputError when the
     profile lacks what is asked for.
+
+    `pads` tells that a ragged batch takes as long as its longest sequence would in all places: so it is where a decode
+    loop was measured, as the executor's does.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class NetworkCost:
             read: {n: op for name, op in self._ops.items() if (n := repeated_layers_of(name, read=read)) is not None}
             for read in (False, True)
         }
+        self.pads = "forward" in self._ops
         self._label = label
         self._whole_layer = "layer" in self._ops
         self._elementwise_scale = elementwise_scale
@@ -104,8 +107,7 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
-        recency: Recency | None = None,
-        longest: int | None = None,
+        in_row: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds of one device forward; the shape is that of `context`.
 
@@ -113,9 +115,8 @@ class NetworkCost:
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
-        sequence attends to: a scalar or an array. `recency` tells what ran since the same layers did, if that is
-        known. `longest` is the query tokens of the longest sequence: a decode loop that was measured (its profile has
-        the op `forward`) pads all others to it.
+        sequence attends to: a scalar or an array. `in_row` tells, of a forward from layer 0 to an exit, which one it is in a
+        row of such, where that is known: the later, the more of what it needs is in the processor's caches.
         """
         parts = self.parts_ms(
             first_layer=first_layer,
@@ -125,8 +126,7 @@ class NetworkCost:
             logits=logits,
             context=context,
             shortlist=shortlist,
-            recency=recency,
-            longest=longest,
+            in_row=in_row,
         )
         return np.asarray(sum(parts.values()), dtype=np.float64)
 
@@ -140,8 +140,7 @@ class NetworkCost:
         logits: int,
         context: ArrayLike,
         shortlist: int | None = None,
-        recency: Recency | None = None,
-        longest: int | None = None,
+        in_row: int | None = None,
     ) -> dict[str, NDArray[np.float64]]:
         """`forward_ms` split into `PARTS`, each of the shape of `context`; their sum in order is that number."""
         if not 0 <= first_layer <= last_layer <= self._n_layers:
@@ -154,8 +153,6 @@ class NetworkCost:
                 f"a forward needs batch >= 1, tokens >= batch and logits from 0 to tokens; "
                 f"got batch {batch}, tokens {tokens}, logits {logits}"
             )
-        if longest is not None and "forward" in self._ops:
-            tokens = batch * longest
         contexts = np.asarray(context, dtype=np.float64)
         parts = {part: np.zeros(contexts.shape) for part in PARTS}
         n_layers = last_layer - first_layer
@@ -178,9 +175,10 @@ class NetworkCost:
         for op, part, query_tokens in (("forward", "forward", tokens / batch), ("host", "host", 1.0)):
             if op in self._ops:
                 parts[part] += self._step_ms(op, batch, query_tokens)
-        if recency is not None and first_layer == 0 and self._repeats[logits > 0]:
+        if in_row is not None and first_layer == 0 and self._repeats[logits > 0]:
             usual_ms = sum(ms for part, ms in parts.items() if part != "host")
-            kept = np.maximum(0.0, 1 - self._saved_ms(recency, batch, contexts, read=logits > 0) / usual_ms)
+            saved_ms = self._saved_ms(last_layer, in_row, batch, contexts, read=logits > 0)
+            kept = np.maximum(0.0, 1 - saved_ms / usual_ms)
             parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
         parts["host"] += self.host.per_forward_ms
         return parts
@@ -190,25 +188,23 @@ class NetworkCost:
         return float(self._ops[op].at(batch, query_tokens, 1.0))
 
     def _saved_ms(
-        self, recency: Recency, batch: int, contexts: NDArray[np.float64], *, read: bool
+        self, last_layer: int, in_row: int, batch: int, contexts: NDArray[np.float64], *, read: bool
     ) -> NDArray[np.float64]:
-        """How much less a forward from layer 0 takes than behind the whole network.
-
-        Little of it depends on how deep the forward goes (the first few kernels after others are the slow ones), so
-        what a `repeat_L` saves counts for every forward at distance L; linear between the lengths that the profile has
-        and up to the whole network, where nothing is saved.
-        """
+        """How much less a forward of a row takes than its parts: what a `repeat_L` does, linear between the lengths L
+        that the profile has and up to the whole network, where it is nothing."""
         saved_ms = {self._n_layers: np.zeros(contexts.shape)}
         for length, op in self._repeats[read].items():
             usual = self.parts_ms(
                 first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=contexts
             )
             usual_ms = sum(ms for part, ms in usual.items() if part != "host")
-            in_row = np.clip(recency.nth, op.table.query_tokens[0], op.table.query_tokens[-1])
-            saved_ms[length] = np.asarray(usual_ms - op.at(batch, float(in_row), contexts))
-        lower = max((length for length in saved_ms if length <= recency.distance), default=min(saved_ms))
-        upper = min((length for length in saved_ms if length >= recency.distance), default=max(saved_ms))
-        weight = (recency.distance - lower) / (upper - lower) if upper > lower else 0.0
+            places = op.table.query_tokens
+            saved_ms[length] = np.asarray(
+                usual_ms - op.at(batch, float(np.clip(in_row, places[0], places[-1])), contexts)
+            )
+        lower = max((length for length in saved_ms if length <= last_layer), default=min(saved_ms))
+        upper = min((length for length in saved_ms if length >= last_layer), default=max(saved_ms))
+        weight = (last_layer - lower) / (upper - lower) if upper > lower else 0.0
         return np.asarray(saved_ms[lower] * (1 - weight) + saved_ms[upper] * weight)
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:

@@ -21,7 +21,6 @@ from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
 from hispec_sim.profiler.clock import Clock
 from hispec_sim.profiler.prompts import Split, prompt_set
-from hispec_sim.recency import Recency
 
 GOAL_MEDIAN, GOAL_P95 = 0.03, 0.08
 SHAPES = 24
@@ -228,31 +227,29 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
                 first_layer=forward.first_layer,
                 last_layer=forward.last_layer,
                 batch=forward.batch,
-                tokens=forward.tokens,
+                tokens=forward.batch * forward.longest,
                 logits=forward.logits,
-                context=forward.context,
+                context=forward.reach,
                 shortlist=forward.shortlist,
-                recency=recency(record.device[:index], forward, target),
-                longest=forward.longest,
+                in_row=in_row(record.device[:index], forward, target),
             )
         )
     return predicted_ms, record.wall_ms - record.device[first].began_ms
 
 
-def recency(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> Recency | None:
-    """What the forwards of the device say of it, for one sequence's levels below the target on one network."""
+def in_row(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> int | None:
+    """What the forwards of the device say of `step_graph.Node.in_row`, where all levels below the target are exits of
+    one network."""
     if forward.first_layer or _reaches(forward, target):
         return None
-    deepest, nth, distance = 0, 1, None
+    place = 1
     for earlier in reversed(before):
-        if _reaches(earlier, target):
+        if earlier.network != forward.network or _reaches(earlier, target):
             break
-        if earlier.network != forward.network:
-            return None
-        deepest = max(deepest, earlier.last_layer)
-        if earlier.first_layer == 0:
-            nth, distance = nth + 1, distance or deepest
-    return Recency(nth, distance or forward.last_layer)
+        if earlier.first_layer:
+            return place + 1
+        place += 1
+    return place
 
 
 def _reaches(forward: DeviceForward, target: Level) -> bool:

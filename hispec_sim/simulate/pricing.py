@@ -8,12 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.recency import Recency
 from hispec_sim.step_graph import Node
 
 
 class ForwardCost(Protocol):
-    """Prices one device forward of one network (`latency.cost.NetworkCost`, or a constant in a test)."""
+    """Prices one device forward of one network (`latency.cost.NetworkCost`, or a constant in a test). `pads`: see
+    `Pricer`."""
+
+    @property
+    def pads(self) -> bool: ...
 
     def forward_ms(
         self,
@@ -25,12 +28,11 @@ class ForwardCost(Protocol):
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        recency: Recency | None = None,
-        longest: int | None = None,
+        in_row: int | None = None,
     ) -> NDArray[np.float64]:
         """Milliseconds for each mean context in `context`; `tokens` and `logits` are sums over the batch, `shortlist`
-        is how many tokens of the vocabulary are read out (None: all), `recency` how lately the same layers have
-        run, where that is known, `longest` the query tokens of the longest sequence."""
+        is how many tokens of the vocabulary are read out (None: all), `in_row` which of a row of
+        such forwards it is, where that is known."""
         ...
 
 
@@ -45,14 +47,13 @@ class Pricer:
     """Prices batches of requests that ask for the same span of layers.
 
     Attention reads every sequence's cache and multiplies it with its query tokens, so that sums matter and a ragged
-    batch is priced by its mean context and mean query tokens. A `padded` device fills all sequences of a batch up to
+    batch is priced by its mean context and mean query tokens. A device that `pads` fills all sequences of a batch up to
     the longest, as the executor does: there the longest counts for all.
     """
 
-    def __init__(self, costs: Mapping[str, ForwardCost], contexts: range, *, padded: bool = False) -> None:
+    def __init__(self, costs: Mapping[str, ForwardCost], contexts: range) -> None:
         """`contexts` spans the numbers of tokens that the requests can attend to."""
         self._costs = costs
-        self._padded = padded
         self._contexts = np.asarray(contexts)
         self._shortest = contexts.start
         self._tables: dict[Any, list[float]] = {}
@@ -64,34 +65,29 @@ class Pricer:
             node = request.node
             table = self._tables.get(node)
             if table is None:
-                table = self._tables[node] = self._table(
-                    node, 1, node.forward.tokens, node.forward.logits, node.recency, node.forward.tokens
-                )
+                table = self._tables[node] = self._table(node, 1, node.forward.tokens, node.forward.logits, node.in_row)
             return table[request.context + node.reach - self._shortest]
         node = batch[0].node
         forward = node.forward
-        recency: Recency | None = node.recency
-        tokens = logits = context = longest = 0
+        tokens = logits = context = 0
         for request in batch:
             asked = request.node.forward
-            recency = _of_batch(recency, request.node.recency)
             tokens += asked.tokens
-            longest = max(longest, asked.tokens)
             logits += asked.logits
             context += request.context + request.node.reach
-        if self._padded:
+        if self._costs[forward.network].pads:
             tokens = len(batch) * max(request.node.forward.tokens for request in batch)
             context = len(batch) * max(request.context + request.node.reach for request in batch)
+        places = [request.node.in_row for request in batch]
+        in_row = None if None in places else min(place for place in places if place is not None)
         span = (forward.network, forward.first_layer, forward.last_layer, forward.shortlist)
-        key = (*span, len(batch), tokens, logits, recency, longest)
+        key = (*span, len(batch), tokens, logits, in_row)
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = self._table(node, len(batch), tokens, logits, recency, longest)
+            table = self._tables[key] = self._table(node, len(batch), tokens, logits, in_row)
         return table[context // len(batch) - self._shortest]
 
-    def _table(
-        self, node: Node, batch: int, tokens: int, logits: int, recency: Recency | None, longest: int
-    ) -> list[float]:
+    def _table(self, node: Node, batch: int, tokens: int, logits: int, in_row: int | None) -> list[float]:
         """Milliseconds by context, from the shortest on."""
         forward = node.forward
         duration_ms: list[float] = (
@@ -104,16 +100,8 @@ class Pricer:
                 logits=logits,
                 context=self._contexts,
                 shortlist=forward.shortlist,
-                recency=recency,
-                longest=longest,
+                in_row=in_row,
             )
             .tolist()
         )
         return duration_ms
-
-
-def _of_batch(one: Recency | None, other: Recency | None) -> Recency | None:
-    """That of a batch: as little is in the caches as for the sequence that finds least."""
-    if one is None or other is None:
-        return None
-    return Recency(min(one.nth, other.nth), max(one.distance, other.distance))

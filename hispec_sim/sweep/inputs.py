@@ -49,6 +49,11 @@ class ScaledCost:
     scale: float
     verifications_only: bool = False
 
+    @property
+    def pads(self) -> bool:
+        """Whether ragged batches are padded."""
+        return self.cost.pads
+
     def forward_ms(self, *, batch: int, logits: int, **forward: Any) -> NDArray[np.float64]:
         """As `NetworkCost.forward_ms`, scaled."""
         ms = self.cost.forward_ms(batch=batch, logits=logits, **forward)

@@ -93,7 +93,7 @@ class Predictor:
     def pricer(self, configuration: Configuration) -> Pricer:
         """Prices from the profile."""
         longest = max(self.prompt_tokens) + configuration.max_new_tokens
-        return Pricer({NETWORK: self.cost}, range(min(self.prompt_tokens), longest + 1), padded=True)
+        return Pricer({NETWORK: self.cost}, range(min(self.prompt_tokens), longest + 1))
 
     def run(self, configuration: Configuration, new_sampler: Samplers, pricer: Pricer) -> RunLog:
         """One simulated run over all prompts."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from hispec_sim.acceptance.models import AcceptanceModel
 from hispec_sim.acceptance.sampler import FateTable, ModelSampler
 from hispec_sim.cascade import Bonus, Cascade, Level
-from hispec_sim.recency import Recency
 from hispec_sim.scheduler import Grouping
 from hispec_sim.simulate.engine import Engine, RunLog
 from hispec_sim.simulate.pricing import ForwardCost, Pricer
@@ -28,6 +27,8 @@ class LayerCost:
     def span_ms(self, first_layer: int, last_layer: int) -> float:
         return self.per_forward_ms + self.per_layer_ms * (last_layer - first_layer)
 
+    pads = False
+
     def forward_ms(
         self,
         *,
@@ -38,8 +39,7 @@ class LayerCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        recency: Recency | None = None,
-        longest: int | None = None,
+        in_row: int | None = None,
     ) -> NDArray[np.float64]:
         return np.full(len(context), self.span_ms(first_layer, last_layer))
 
@@ -48,6 +48,8 @@ class LayerCost:
 class TellingCost:
     """A forward whose milliseconds tell all that it was asked with: no two different requests cost the same."""
 
+    pads = False
+
     def forward_ms(
         self,
         *,
@@ -58,8 +60,7 @@ class TellingCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        recency: Recency | None = None,
-        longest: int | None = None,
+        in_row: int | None = None,
     ) -> NDArray[np.float64]:
         return np.asarray(
             (last_layer - first_layer)

@@ -13,7 +13,6 @@ from hispec_sim.errors import InputError
 from hispec_sim.latency import NetworkCost, ProfileRow, read_profile, write_profile
 from hispec_sim.latency.curves import profile_slices
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.recency import Recency
 
 AT = {"first_layer": 0, "batch": 4, "tokens": 4, "context": 64}
 
@@ -55,32 +54,26 @@ def test_each_is_priced_where_it_happens():
     assert (elsewhere["exit_head"], elsewhere["host"]) == (0, pytest.approx(3.0))
 
 
-def test_a_decode_loop_pads_its_batch_to_the_longest():
-    loop = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
-    ragged = {**AT, "tokens": 8, "last_layer": 4, "logits": 4}
-    assert loop.forward_ms(**ragged, longest=4) == loop.forward_ms(**ragged | {"tokens": 16})
-    kernels = NetworkCost(WHOLE_LAYER, tensor_parallel=1)
-    assert kernels.forward_ms(**ragged, longest=4) == kernels.forward_ms(**ragged)
+def test_only_a_measured_decode_loop_pads_its_batches():
+    assert NetworkCost(make_profile(loop_rows()), tensor_parallel=1).pads
+    assert not NetworkCost(WHOLE_LAYER, tensor_parallel=1).pads
 
 
-def test_what_a_repeat_saves_is_saved_at_its_distance():
-    """Of all parts but the loop's, in proportion; by forwards of any depth; less the more layers ran in between."""
+def test_what_a_repeat_saves_is_saved_in_a_row():
+    """Of all parts but the loop's, in proportion; linear between the lengths that there are."""
     cost = NetworkCost(make_profile(loop_rows() + repeats(2, share=0.5) + repeats(4, share=0.9)), tensor_parallel=1)
-    usual = {last: cost.parts_ms(**AT, last_layer=last, logits=4) for last in (1, 2, 4, 8)}
+    usual = {last: cost.parts_ms(**AT, last_layer=last, logits=4) for last in (1, 2, 3, 4, 6, 8)}
     usual_ms = {last: sum(float(ms) for part, ms in parts.items() if part != "host") for last, parts in usual.items()}
-    saved_ms = {2: 0.5 * usual_ms[2], 3: 0.25 * usual_ms[2] + 0.05 * usual_ms[4], 4: 0.1 * usual_ms[4],
-                6: 0.05 * usual_ms[4], 8: 0.0}  # fmt: skip
-    for (last, parts), (distance, saved) in product(usual.items(), saved_ms.items()):
-        again = cost.parts_ms(**AT, last_layer=last, logits=4, recency=Recency(3, distance))
-        for part, ms in parts.items():
-            kept = 1.0 if part == "host" else 1 - saved / usual_ms[last]
-            assert float(again[part]) == pytest.approx(float(ms) * max(0.0, kept)), (part, distance)
-    at = {**AT, "last_layer": 2, "logits": 4}
-    assert cost.forward_ms(**at, recency=Recency(1, 2)) == pytest.approx(float(cost.forward_ms(**at)))
-    inner = {**at, "first_layer": 1}
-    assert cost.forward_ms(**inner, recency=Recency(3, 2)) == cost.forward_ms(**inner)
-    silent = {**at, "logits": 0}  # nothing is known of these
-    assert cost.forward_ms(**silent, recency=Recency(3, 2)) == cost.forward_ms(**silent)
+    at_2, at_4 = 0.5 * usual_ms[2], 0.1 * usual_ms[4]
+    for last, saved in ((1, at_2), (2, at_2), (3, (at_2 + at_4) / 2), (4, at_4), (6, at_4 / 2), (8, 0.0)):
+        for place in (1, 2, 9):
+            again = cost.parts_ms(**AT, last_layer=last, logits=4, in_row=place)
+            for part, ms in usual[last].items():
+                kept = 1.0 if part == "host" or place == 1 else max(0.0, 1 - saved / usual_ms[last])
+                assert float(again[part]) == pytest.approx(float(ms) * kept), (part, last)
+    for other in ({"first_layer": 1, "logits": 4}, {"logits": 0}):  # nothing is known of these
+        at = {**AT, "last_layer": 2, **other}
+        assert cost.forward_ms(**at, in_row=3) == cost.forward_ms(**at)
 
 
 @pytest.mark.parametrize(

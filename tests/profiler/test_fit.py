@@ -23,7 +23,6 @@ from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.fit import LEAST_MS, fit
 from hispec_sim.profiler.forwards import Point, What
 from hispec_sim.profiler.plan import Grid
-from hispec_sim.recency import Recency
 
 NETWORK = NetworkSpec("n", N_LAYERS, 8, 2, 2, 4, 16, VOCABULARY)
 
@@ -87,15 +86,14 @@ def test_the_profile_prices_what_the_device_takes(first, last, read, batch):
     assert float(ms) == pytest.approx(expected)
 
 
-def test_a_forward_whose_layers_ran_lately_costs_what_was_measured_of_such():
+def test_a_forward_in_a_row_costs_what_was_measured_of_such():
     cost = NetworkCost(profile(measured(saved_ms=0.5)), tensor_parallel=1)
-    for last, logits, nths in ((2, 4, (1, 2, 4, 8, 20)), (3, 4, (1, 4)), (7, 0, (2, 3, 5, 9, 20))):
+    for last, logits, places in ((2, 4, (1, 2, 4, 8, 20)), (3, 4, (1, 4)), (7, 0, (2, 3, 5, 9, 20))):
         at = {"first_layer": 0, "last_layer": last, "batch": 4, "tokens": 4, "logits": logits, "context": 64}
-        for distance in (2, 3, 7, N_LAYERS):  # measured, between two, between the last and all layers
-            for nth in nths:
-                saved_ms = float(cost.forward_ms(**at) - cost.forward_ms(**at, recency=Recency(nth, distance)))
-                in_row = min(nth, 8 if logits else 9)
-                assert saved_ms == pytest.approx(0.5 * (1 - distance / N_LAYERS) * (1 - 1 / in_row), abs=1e-9)
+        for place in places:
+            saved_ms = float(cost.forward_ms(**at) - cost.forward_ms(**at, in_row=place))
+            deepest = min(place, 8 if logits else 9)
+            assert saved_ms == pytest.approx(0.5 * (1 - last / N_LAYERS) * (1 - 1 / deepest), abs=1e-9)
 
 
 def test_parts_that_noise_makes_negative_are_held_at_nothing():

@@ -12,7 +12,6 @@ from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.trace import UNREAD, AgreementTrace, Exit, OffPath, Prompt, label_predictions
 from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.networks import NetworkSpec
-from hispec_sim.recency import Recency
 from hispec_sim.simulate.configuration import Configuration
 
 NETWORKS = (NetworkSpec("draft", 4, 64, 4, 2, 16, 96, 4), NetworkSpec("big", 24, 128, 4, 2, 32, 96, 4))
@@ -25,6 +24,8 @@ class TellingCost:
 
     scale: float = 1.0
 
+    pads = False
+
     def forward_ms(
         self,
         *,
@@ -35,11 +36,10 @@ class TellingCost:
         logits: int,
         context: NDArray[np.int64],
         shortlist: int | None = None,
-        recency: Recency | None = None,
-        longest: int | None = None,
+        in_row: int | None = None,
     ) -> NDArray[np.float64]:
         asked = (last_layer - first_layer) + tokens / 7 + logits / 11 + (shortlist or 0) / 13 + first_layer / 17
-        asked -= 0.3 / (recency.distance + recency.nth / 5) if recency else 0.0
+        asked -= 0.3 / (in_row + 1) if in_row else 0.0
         return np.asarray(self.scale * (asked + batch) * (1 + np.sqrt(context) / 19), np.float64)
 
 

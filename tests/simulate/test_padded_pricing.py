@@ -12,8 +12,11 @@ from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import Node, StepGraph
 
 
+@dataclass
 class Telling:
     """Milliseconds that say what was asked: 1000 tokens + context."""
+
+    pads: bool
 
     def forward_ms(self, *, tokens: int, context: NDArray[np.int64], **rest: object) -> NDArray[np.float64]:
         return np.asarray(1000 * tokens + context, np.float64)
@@ -37,7 +40,7 @@ def test_the_longest_counts_for_all() -> None:
     assert behind is not None
     one, two = Request(first, 20), Request(behind, 50)
     assert one.node.span == two.node.span
-    plain, padded = (Pricer({"D": Telling()}, range(1, 100), padded=pads) for pads in (False, True))
+    plain, padded = (Pricer({"D": Telling(pads)}, range(1, 100)) for pads in (False, True))
     tokens = [request.node.forward.tokens for request in (one, two)]
     assert tokens == [1, 2]
     sight = [request.context + request.node.reach for request in (one, two)]

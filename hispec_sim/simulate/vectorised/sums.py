@@ -29,16 +29,13 @@ class Prices:
         return total
 
     def _of_forward(self, configuration: Configuration, work: Work) -> Floats:
-        level, first_layer, tokens, logits, recency = work
+        level, first_layer, tokens, logits, in_row = work
         cascade, contexts = configuration.cascade, configuration.contexts
         reached = cascade.levels[level]
         if first_layer:  # in the shape's ranks
             first_layer = cascade.levels[cascade.exits[level][first_layer - 1]].exit_layer
-        if recency is not None:
-            exits = [each.exit_layer for each in cascade.levels if each.network == reached.network]
-            recency = recency._replace(distance=exits[recency.distance - 1])
         cost = configuration.costs[reached.network]
-        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, recency, contexts)
+        key = (id(cost), first_layer, reached.exit_layer, tokens, logits, reached.shortlist, in_row, contexts)
         known = self._known.get(key)
         if known is None:
             if self._size > _KEPT:
@@ -52,7 +49,7 @@ class Prices:
                 logits=logits,
                 context=np.asarray(contexts),
                 shortlist=reached.shortlist,
-                recency=recency,
+                in_row=in_row,
             )
             known = self._known[key] = (cost, ms)  # with the cost, so that no other gets its id
             self._size += len(ms)

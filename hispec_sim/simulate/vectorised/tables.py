@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hispec_sim.acceptance.sampler import offsets_behind
 from hispec_sim.cascade import Cascade, Level
-from hispec_sim.recency import Recency
 from hispec_sim.step_graph import Kind, Move, Node, StepGraph
 
 SINK = 0
@@ -32,7 +31,7 @@ _MOVE = (
 
 Token = tuple[int, bool, tuple[int, ...]]
 """A kind of proposed token: its proposer, whether it corrects a rejected one, and its place in each level's run."""
-Work = tuple[int, int, int, int, Recency | None]
+Work = tuple[int, int, int, int, int | None]
 """A forward of a shape: the level it reaches, the rank of the exit it starts from (0: none), tokens, logits, whether
 the same layers ran just before."""
 
@@ -195,4 +194,4 @@ def _shape_of(cascade: Cascade) -> Cascade:
 
 
 def _work(node: Node) -> Work:
-    return node.span.reaches_level, node.span.first_layer, node.forward.tokens, node.forward.logits, node.recency
+    return node.span.reaches_level, node.span.first_layer, node.forward.tokens, node.forward.logits, node.in_row

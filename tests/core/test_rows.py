@@ -1,4 +1,4 @@
-"""What the pricer tells a price list beyond sums: drafts behind drafts, and the longest sequence of a batch."""
+"""Forwards in a row: what the state of a request tells of them, and what the pricer passes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from test_cascade_properties import cascades
 from hispec_sim.acceptance.models import Independent
 from hispec_sim.cascade import Cascade
 from hispec_sim.execute.record import DeviceForward
-from hispec_sim.profiler.selfcheck import recency
+from hispec_sim.profiler.selfcheck import in_row
 from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import Kind, Node, StepGraph
 
@@ -25,6 +25,7 @@ class Spy:
     """Remembers what it was asked."""
 
     asked: list[dict[str, object]] = field(default_factory=list)
+    pads: bool = False
 
     def forward_ms(self, *, context: NDArray[np.int64], **asked: object) -> NDArray[np.float64]:
         self.asked.append(asked)
@@ -37,15 +38,15 @@ class Request:
     context: int = 10
 
 
-def test_how_lately_the_layers_of_drafts_have_run() -> None:
+def test_drafts_make_rows() -> None:
     graph = StepGraph(cascade(*HISPEC))
     first = graph.start(20)
     second = graph.follow(first, 0).target
     verify = graph.follow(second, 0).target
-    assert (first.recency, second.recency, verify.recency) == ((1, 4), (2, 4), None)
+    assert (first.in_row, second.in_row, verify.in_row) == (1, 2, None)
     behind = graph.follow(verify, 0).target
-    assert (behind.kind, behind.recency) == (Kind.DRAFT, (2, 8))  # one token is held: the correction
-    assert StepGraph(cascade(("T", 4, 0))).start(20).recency is None
+    assert (behind.kind, behind.in_row) == (Kind.DRAFT, 2)  # not the target ran before it
+    assert StepGraph(cascade(("T", 4, 0))).start(20).in_row is None
 
 
 @given(cascades(), st.randoms(use_true_random=False))
@@ -60,10 +61,7 @@ def test_it_is_what_the_forwards_say(any_cascade: Cascade, luck: Random) -> None
             break
         f = node.forward
         forward = DeviceForward(f.network, f.first_layer, f.last_layer, 1, f.tokens, f.logits, None, 1.0)
-        expected = recency(before, forward, target)
-        if expected and len(any_cascade.levels) > 2:  # tokens that were rejected are not held
-            expected = expected._replace(nth=node.state.tentative[0] + 1)
-        assert node.recency == expected
+        assert node.in_row == in_row(before, forward, target)
         before.append(forward)
         node = graph.follow(node, luck.randint(0, node.run) if node.kind is Kind.VERIFY else len(node.after) - 1).target
 
@@ -75,17 +73,11 @@ def test_the_pricer_passes_on_what_it_knows() -> None:
     second = graph.follow(first, 0).target
     for batch in ([first], [second], [second, second], [first, second]):
         pricer.price_ms([Request(node) for node in batch])
-    assert [asked["recency"] for asked in spy.asked] == [(1, 4), (2, 4), (2, 4), (1, 4)]
-    assert [asked["longest"] for asked in spy.asked] == [1, 1, 1, 1]
-    ragged = graph.follow(graph.follow(second, 0).target, 0).target  # behind a correction two tokens may be pushed
-    pricer.price_ms([Request(first), Request(ragged)])
-    assert spy.asked[-1]["longest"] == max(first.forward.tokens, ragged.forward.tokens)
-    assert spy.asked[-1]["tokens"] == first.forward.tokens + ragged.forward.tokens
+    assert [asked["in_row"] for asked in spy.asked] == [1, 2, 2, 1]
 
 
-def test_a_simulation_asks_for_drafts_at_all_distances() -> None:
+def test_a_simulation_asks_for_drafts_in_rows() -> None:
     spy = Spy()
     simulate(cascade(*HISPEC), Independent((0.9, 0.9)), [(5, 60)], seed=1, cost=spy)
     drafts = [asked for asked in spy.asked if asked["last_layer"] == 4 and asked["logits"]]
-    assert {asked["recency"].distance for asked in drafts} == {4, 8}
-    assert {1, 2, 3} <= {asked["recency"].nth for asked in drafts}
+    assert {asked["in_row"] for asked in drafts} == {1, 2, 3}
