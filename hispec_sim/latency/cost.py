@@ -115,8 +115,8 @@ class NetworkCost:
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
-        sequence attends to: a scalar or an array. `in_row` tells, of a forward from layer 0 to an exit, which one it is in a
-        row of such, where that is known: the later, the more of what it needs is in the processor's caches.
+        sequence attends to: a scalar or an array. `in_row` tells, of a forward from layer 0 to an exit, which one it is
+        in a row of such, where that is known: the later, the more of what it needs is in the processor's caches.
         """
         parts = self.parts_ms(
             first_layer=first_layer,

@@ -22,7 +22,7 @@ from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
 
 CLOCKS = ("wall", "processor")
 NETWORK = "network"
-PROMPT_TOKENS, NEW_TOKENS = 16, 20
+PROMPT_TOKENS, NEW_TOKENS = 16, 32
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
 
 

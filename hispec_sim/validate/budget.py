@@ -75,11 +75,11 @@ def budget(predictor: Predictor, configuration: Configuration, observation: Obse
 
     real = observation.figures.tokens_per_s
 
-    def rate(samplers, pricer: Pricer) -> float:  # type: ignore[no-untyped-def]
-        log = predictor.run(configuration, samplers, pricer)
+    def rate(samplers, pricer: Pricer, jitter: Iterator[float] | None = None) -> float:  # type: ignore[no-untyped-def]
+        log = predictor.run(configuration, samplers, pricer, jitter)
         return 1000 * observation.tokens / sum(log.duration_ms)
 
-    real_outcomes = rate(recorded, profile)
+    real_outcomes = rate(recorded, profile, predictor.jitter(0))
     measured = MeasuredPricer(observation, profile, real_outcomes / real)
     drawn = [rate(predictor.samplers(configuration, k), measured) for k in range(repetitions)]
     return Budget(

@@ -4,7 +4,7 @@ from a trace of other prompts, time from a profile."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from hispec_sim.acceptance.trace import AgreementTrace
 from hispec_sim.errors import InputError
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.simulate.engine import Engine, RunLog
+from hispec_sim.simulate.jitter import jitter_factors
 from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import StepGraph
 from hispec_sim.study.uncertainty import resampled
@@ -64,7 +65,8 @@ class Predictor:
         found = []
         pricer = self.pricer(configuration)
         for repetition in range(repetitions):
-            log = self.run(configuration, self.samplers(configuration, repetition), pricer)
+            jitter = self.jitter(repetition)
+            log = self.run(configuration, self.samplers(configuration, repetition), pricer, jitter)
             found.append(simulated_figures(log))
         return Prediction(configuration, tuple(found))
 
@@ -95,8 +97,22 @@ class Predictor:
         longest = max(self.prompt_tokens) + configuration.max_new_tokens
         return Pricer({NETWORK: self.cost}, range(min(self.prompt_tokens), longest + 1))
 
-    def run(self, configuration: Configuration, new_sampler: Samplers, pricer: Pricer) -> RunLog:
+    def jitter(self, repetition: int) -> Iterator[float]:
+        """How far forwards are from their medians, as the profile has it: late ones make a sum of times longer than the
+        sum of the medians."""
+        return jitter_factors(
+            self.cost.profile.relative_quantiles(), np.random.default_rng([self._seed, repetition, 1])
+        )
+
+    def run(
+        self,
+        configuration: Configuration,
+        new_sampler: Samplers,
+        pricer: Pricer,
+        jitter: Iterator[float] | None = None,
+    ) -> RunLog:
         """One simulated run over all prompts."""
         graph = StepGraph(configuration.cascade(self._shape.n_layers))
         lengths = [(tokens, configuration.max_new_tokens) for tokens in self.prompt_tokens]
-        return Engine(graph, pricer, new_sampler=new_sampler).run(lengths, configuration.batch)
+        factors = {NETWORK: jitter} if jitter is not None else None
+        return Engine(graph, pricer, new_sampler=new_sampler, jitter=factors).run(lengths, configuration.batch)
