@@ -89,13 +89,15 @@ def validate_command(
             f"--profile {profile} is of {cost.profile.network.name}, which does not have the shape of {model}"
         )
     pack_for_cpu(network)
-    settings: dict[str, Any] = {
-        "model": model, "design": str(design), "profile": str(profile), "trace": str(trace), "prompts": prompts,
-        "prompts_each": plan.prompts, "split": split, "threads": threads, "exit_heads": exit_heads, "seed": seed,
-        "device": cost.profile.device, "profile_date": cost.profile.provenance.date, "version": hispec_sim.__version__,
-        "sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (design, profile, trace)},
+    decoding: dict[str, Any] = {
+        "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,
+        "threads": threads, "exit_heads": exit_heads, "version": hispec_sim.__version__,
     }  # fmt: skip
-    campaign = Campaign(out, settings, resume=resume)
+    settings = decoding | {
+        "profile": _named(profile), "trace": _named(trace), "seed": seed,
+        "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
+    }  # fmt: skip
+    campaign = Campaign(out, decoding, resume=resume)
     console = Console(highlight=False)
     longest = max(configuration.max_new_tokens for configuration in configurations)
     with progress("writing the target's text", plan.prompts, "prompts") as tick:
@@ -129,6 +131,10 @@ def validate_command(
     if interrupted:
         console.print("interrupted: go on with --resume", style="yellow")
         raise typer.Exit(INTERRUPTED)
+
+
+def _named(path: Path) -> str:
+    return f"{path} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()})"
 
 
 def _show(console: Console, result: dict[str, Any]) -> None:

@@ -26,7 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, profile = reference()
     write_profile(profile, made / "profile.csv")
     shape = model.network.config.shape
-    for name, group in (("seen", in_turn(prompt_set("reference", Split.HELD_OUT))[0].group), ("apart", "elsewhere")):
+    held_out = in_turn(prompt_set("reference", Split.HELD_OUT))[0].group
+    for name, group in (("seen", held_out), ("apart", "elsewhere"), ("other", "elsewhere")):
         exits = (Exit(shape.name, 2), Exit(shape.name, shape.n_layers))
         labels, starts = np.zeros((8, 2), np.uint8), np.array([0, 4, 8])
         prompts = (Prompt("a", group, "", 4), Prompt("b", group, "", 4))
@@ -57,8 +58,12 @@ def test_from_nothing_to_a_page(folder: Path, tmp_path: Path, capsys: pytest.Cap
     before = run.stat().st_mtime_ns
     assert validate(folder, "apart.trace", out) == 2
     assert "is not empty" in capsys.readouterr().err
-    assert validate(folder, "apart.trace", out, "--resume", "--repetitions", "3") == 0
+    assert validate(folder, "other.trace", out, "--resume", "--repetitions", "3") == 0
     assert run.stat().st_mtime_ns == before
+    assert "other.trace" in (out / "report.html").read_text(), "what was decoded is compared with any prediction"
+    (folder / "changed.yaml").write_text(DESIGN.replace("[2]", "[3]"))
+    assert validate(folder, "apart.trace", out, "--resume", design="changed.yaml") == 2
+    assert "was begun with another design" in capsys.readouterr().err
 
 
 def test_a_trace_that_has_seen_a_prompt(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
