@@ -1,7 +1,7 @@
 """Real forwards, timed as they occur in decoding: what is measured, and the short scenes it is measured in.
 
 Nothing is timed alone in a loop, where its weights would stay in the processor's caches. An episode is a scene of the
-decode loop: a pass through the whole network span by span, a draft behind a draft, a decode from start to end. Episodes
+decode loop: a pass through the whole network span by span, drafts in a row, a decode from start to end. Episodes
 of all kinds and sizes follow one another in random order, so that a machine that grows slower does so for all.
 """
 

@@ -23,7 +23,7 @@ from hispec_sim.profiler.plan import COARSE_QUERY_TOKENS, CONTEXTS, Grid
 from hispec_sim.profiler.quiet import Probe
 
 METHOD = (
-    "Real forwards in scenes of the decode loop (passes span by span, drafts behind drafts, decodes), interleaved "
+    "Real forwards in scenes of the decode loop (passes span by span, drafts in rows, decodes), interleaved "
     "at random; medians. layer, forward, embedding and lm_head are the least-squares parts of all spans of a "
     "shape; exit heads and shortlists are differences of forwards with and without reading out, an exit head run "
     "over the forward's own tokens; host and choose are the gaps between forwards of real decodes. p10 and p90 "
