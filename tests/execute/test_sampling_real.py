@@ -23,6 +23,8 @@ OTHERS = -1
 FIRST, SECOND = 12, 8
 """How many likely tokens have cells of their own."""
 
+NEW_TOKENS = 4
+
 Cells = dict[tuple[int, int], float]
 
 REFERENCE = {
@@ -70,9 +72,12 @@ def cell_of(cells: Cells, first: int, second: int) -> tuple[int, int]:
 def z_scores(name: str, cascade: Cascade, samples: int) -> tuple[float, float]:
     """How far bigrams and first tokens are from the target's, in standard deviations."""
     opening, cells = exact(name)
-    decoder = Decoder(cascade, {"big": real(name).network}, slots=64, max_tokens=len(opening) + 3)
+    decoder = Decoder(cascade, {"big": real(name).network}, slots=64, max_tokens=len(opening) + NEW_TOKENS)
     outputs, _ = decoder.decode(
-        [opening] * samples, 3, new_chooser=lambda index: sampling(7000 + index, TEMPERATURE, TOP_P)
+        [opening] * samples,
+        NEW_TOKENS,
+        new_chooser=lambda index: sampling(7000 + index, TEMPERATURE, TOP_P),
+        prefill_first=True,  # so that the first token is drafted too, and not the target's own
     )
     counts = Counter(cell_of(cells, first, second) for first, second, *_ in outputs)
     seen = np.array([counts[cell] for cell in cells], float)
