@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +11,16 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from hispec_sim.cli.check_hierarchy import hierarchy_command
 from hispec_sim.cli.progress import progress
-from hispec_sim.errors import InputError
 from hispec_sim.published.bench import Bench
 from hispec_sim.published.check import Check, Findings, pick_groups, run_group
 from hispec_sim.published.checks import all_groups
 from hispec_sim.published.results import check_table, role_of, summary
-from hispec_sim.report.folder import check_free
+from hispec_sim.report.folder import check_free, move_in
 from hispec_sim.report.published_figures import draw_published
 
-check_app = typer.Typer(help="Compare the simulator with what others have published.", no_args_is_help=True)
+check_app = typer.Typer(help="Compare the simulator with what has been published and executed.", no_args_is_help=True)
 _READINGS_SHOWN = 5
 _ROLES = {
     "stated": "stated beforehand",
@@ -30,9 +29,7 @@ _ROLES = {
 }
 
 
-@check_app.callback()
-def _check() -> None:
-    """Keep `paper` a subcommand while it is the only one."""
+check_app.command("hierarchy")(hierarchy_command)
 
 
 @check_app.command("paper")
@@ -61,7 +58,7 @@ def paper_command(
     for each in findings:
         console.print(_view(each))
     console.print(_closing(findings))
-    files = _write(out, findings)
+    files = move_in(out, lambda folder: _write(folder, findings))
     console.print(f"written to {out}: {', '.join(file.name for file in files)}", soft_wrap=True, highlight=False)
 
 
@@ -125,18 +122,9 @@ def _closing(findings: list[Findings]) -> Table:
     return table
 
 
-def _write(out: Path, findings: list[Findings]) -> list[Path]:
-    """All files or none: written beside the folder first, moved in at the end."""
+def _write(folder: Path, findings: list[Findings]) -> list[Path]:
     table = check_table(findings)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-            staging = Path(folder)
-            files = [staging / "paper_checks.json", staging / "paper_checks.csv"]
-            files[0].write_text(json.dumps(summary(findings), indent=2) + "\n", encoding="utf-8")
-            table.to_csv(files[1], index=False, float_format="%.6g")
-            files += draw_published(table, staging)
-            out.mkdir(exist_ok=True)
-            return [file.replace(out / file.name) for file in files]
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}; give another place with --out") from None
+    files = [folder / "paper_checks.json", folder / "paper_checks.csv"]
+    files[0].write_text(json.dumps(summary(findings), indent=2) + "\n", encoding="utf-8")
+    table.to_csv(files[1], index=False, float_format="%.6g")
+    return files + draw_published(table, folder)

@@ -47,6 +47,9 @@ class Ratios:
         depths = (self.fixed, self.draft, self.middle, 1.0)
         return (depths[last] - depths[first] + self.fixed) * (1 + self.verify_slope * (tokens - 1))
 
+    def __str__(self) -> str:
+        return f"cost of draft {self.draft:.2f}, middle {self.middle:.2f}, verify slope {self.verify_slope:.3f}"
+
 
 @dataclass(frozen=True, slots=True)
 class ProfiledPrices:
@@ -78,6 +81,9 @@ class ProfiledPrices:
                 repeat=repeat,
             )
         )
+
+    def __str__(self) -> str:
+        return f"exits {self.draft_exit} and {self.middle_exit} of {self.cost.profile.network.n_layers}"
 
 
 def as_ratios(prices: Prices, tokens: int = 8) -> Ratios:

@@ -32,10 +32,14 @@ def single_ms_per_token(accept: Array, prices: Prices, exit_depth: int, draft_le
     """Single-layer speculation from depth 1 (draft) or 2 (middle) of `prices`."""
     always = bonus is Bonus.ALWAYS
     tokens = sum(accept**i for i in range(draft_length + always))
-    return (_drafting(prices, exit_depth, draft_length) + _verifying(prices, exit_depth, 3, draft_length, always)) / tokens
+    return (
+        _drafting(prices, exit_depth, draft_length) + _verifying(prices, exit_depth, 3, draft_length, always)
+    ) / tokens
 
 
-def hispec_ms_per_token(levels: Agreement, prices: Prices, draft_length: int, bonus: Bonus, longest: int) -> list[Array]:
+def hispec_ms_per_token(
+    levels: Agreement, prices: Prices, draft_length: int, bonus: Bonus, longest: int
+) -> list[Array]:
     """HiSpec with one draft length, for the verify periods 1 to `longest`."""
     always = bonus is Bonus.ALWAYS
     cycle = _drafting(prices, 1, draft_length) + _verifying(prices, 1, 2, draft_length, always)

@@ -1,0 +1,100 @@
+"""Pairs of exits that were decoded for real here, as points: from the figures that `hispec validate` writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hispec_sim.cascade import Bonus
+from hispec_sim.hierarchy.prices import Prices, ProfiledPrices, Ratios
+from hispec_sim.hierarchy.tuned import Way
+from hispec_sim.latency.cost import NetworkCost
+from hispec_sim.latency.profile_file import read_profile
+from hispec_sim.published.data import published_table
+from hispec_sim.published.points import BOUNDARIES, Point, Ratio
+
+_CONTEXT = 112
+"""Tokens attended to in the middle of the executed texts: prompts of 64, 96 new tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One configuration's tokens per second: the median over repeats, the least and the greatest."""
+
+    exits: tuple[int, ...]
+    draft_length: int
+    verify_period: int
+    bonus: str
+    median: float
+    low: float
+    high: float
+
+
+def runs_of(rows: Iterable[Mapping[str, str]]) -> list[Run]:
+    """The configurations of one batch in a table of `hispec validate`."""
+    return [
+        Run(
+            tuple(map(int, filter(None, row["exits"].split("-")))), int(row["draft_length"]),
+            int(row["verify_period"]), row["bonus"],
+            *(float(row[f"tokens_per_s_real{end}"]) for end in ("", "_low", "_high")),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def shipped_points(profiles: Path) -> Iterator[Point]:
+    """Those of the two models that come with the package. The reference model's prices are those of the profile in the
+    folder amd_epyc_1_thread of `profiles`; SmolLM2's stand beside its agreement. Raises InputError if there is no such
+    profile."""
+    cost = NetworkCost(read_profile(profiles / "amd_epyc_1_thread" / "reference.csv"), tensor_parallel=1)
+    exits = published_table("executed_exits")
+    for model in dict.fromkeys(row["model"] for row in exits.rows):
+        rows = {int(row["exit_layer"]): row for row in exits.rows if row["model"] == model}
+
+        def prices(pair: tuple[int, int], rows: Mapping[int, Mapping[str, str]] = rows) -> Prices:
+            draft, middle = (rows[exit_layer] for exit_layer in pair)
+            if not draft["cost"]:
+                return ProfiledPrices(cost, *pair, _CONTEXT)
+            shared = (float(draft[name]) for name in ("verify_slope", "fixed"))
+            return Ratios(float(draft["cost"]), float(middle["cost"]), *shared)
+
+        table = published_table(f"executed_{model}")
+        agreement = {exit_layer: float(row["agreement"]) for exit_layer, row in rows.items()}
+        yield from executed_points(model, runs_of(table.rows), agreement, prices, table.source)
+
+
+def executed_points(
+    model: str,
+    runs: list[Run],
+    agreement: Mapping[int, float],
+    prices: Callable[[tuple[int, int]], Prices],
+    source: str,
+) -> Iterator[Point]:
+    """A point for each pair of exits that ran as HiSpec: its fastest configuration, the fastest of the two exits alone,
+    and autoregressive decoding."""
+    alone = _fastest(runs, [()])
+    for exits in sorted({run.exits for run in runs if len(run.exits) == 2}):
+        draft, middle = exits
+        single, hispec = _fastest(runs, [(draft,), (middle,)]), _fastest(runs, [exits])
+        pairs = ((single, alone), (hispec, alone), (hispec, single))
+        yield Point(
+            f"{model}, exits {draft} and {middle}", "executed", model, agreement[draft], agreement[middle],
+            prices((draft, middle)), {name: _over(*pair) for name, pair in zip(BOUNDARIES, pairs, strict=True)},
+            Way(1 if single.exits == (draft,) else 2, single.draft_length, Bonus(single.bonus)),
+            Way(1, hispec.draft_length, Bonus(hispec.bonus), hispec.verify_period), source,
+        )  # fmt: skip
+
+
+def _fastest(runs: list[Run], exits: list[tuple[int, ...]]) -> Run:
+    return max((run for run in runs if run.exits in exits), key=lambda run: run.median)
+
+
+def _over(fast: Run, slow: Run) -> Ratio:
+    """The ratio of the medians; its ends from the spread of both over repeats, as independent errors."""
+    ratio = fast.median / slow.median
+    spread = [
+        math.hypot(*(math.log(getattr(run, end) / run.median) for run in (fast, slow))) for end in ("low", "high")
+    ]
+    return Ratio(ratio, ratio * math.exp(-max(spread)), ratio * math.exp(max(spread)))
