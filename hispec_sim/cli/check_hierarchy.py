@@ -29,13 +29,13 @@ def hierarchy_command(
     odds_ratio: Annotated[
         float,
         typer.Option(
-            help="How much likelier the target accepts what the middle exit confirmed: 1 makes exits independent."
+            help="Odds that the target accepts what the middle exit confirmed, over those of what it replaced."
         ),
     ] = ODDS_RATIO,
     cells: Annotated[int, typer.Option(min=8, max=256, help="Cells of a panel along each side.")] = CELLS,
 ) -> None:
-    """When does a hierarchy pay? Autoregressive, single-layer and HiSpec decoding, tuned alike, over how often the draft
-    exit and the middle exit agree with the target, for several cost ratios and verify slopes.
+    """When does a hierarchy pay? Autoregressive, single-layer and HiSpec decoding, tuned alike, over how often the
+    draft exit and the middle exit agree with the target, for several cost ratios and verify slopes.
 
     Everything executed or published that is known is compared with it, boundary by boundary. Writes hierarchy_map.csv,
     hierarchy_points.csv and two figures; docs/when_hierarchy_pays.md reads them.
@@ -54,8 +54,8 @@ def hierarchy_command(
 
 
 def _real_panels(points: list[Point]) -> dict[str, Point]:
-    """A panel at the prices of the first point of each network that has run with two exits, but of the reference model at
-    those of its exits 2 and 10."""
+    """A panel at the prices of the first point of each network that has run with two exits, but of the reference model
+    at those of its exits 2 and 10."""
     chosen: dict[str, Point] = {}
     for point in points:
         if point.hispec is not None and (point.network not in chosen or point.name == "reference, exits 2 and 10"):

@@ -100,7 +100,8 @@ def validate_command(
     pack_for_cpu(network)
     settings: dict[str, Any] = {
         "model": model, "design": str(design), "profile": str(profile), "trace": str(trace), "prompts": prompts,
-        "prompts_each": plan.prompts, "split": split, "threads": threads, "clock": clock, "exit_heads": exit_heads, "seed": seed,
+        "prompts_each": plan.prompts, "split": split, "threads": threads, "clock": clock, "exit_heads": exit_heads,
+        "seed": seed,
         "device": cost.profile.device, "profile_date": cost.profile.provenance.date, "version": hispec_sim.__version__,
         "sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (design, profile, trace)},
     }  # fmt: skip

@@ -1,8 +1,8 @@
 """From how often two exits agree with the target to how their predictions hang together.
 
-Two agreements do not tell a cascade's outcomes: the target pleases tokens that the middle exit confirmed more often than
-those that it replaced. One number more settles it, the odds ratio of the two. On the reference network it is nearly the
-same for every pair of exits (`docs/when_hierarchy_pays.md`), where the difference of the two shares is not.
+Two agreements do not tell a cascade's outcomes: the target accepts tokens that the middle exit confirmed more often
+than those that it replaced. One number more settles it, the odds ratio of the two. On the reference network it is
+nearly the same for every pair of exits (`docs/when_hierarchy_pays.md`), where the ratio of the two shares is not.
 """
 
 from __future__ import annotations

@@ -15,15 +15,15 @@ ODDS_RATIO = 6.0
 """That of the reference network's pairs of exits (4.7 to 7.7 on greedy text)."""
 COSTS = ((0.05, 0.25), (0.125, 0.25), (0.125, 0.5), (0.25, 0.5))
 SLOPES = (0.0, 0.02, 0.05)
-FIXED = 0.02
-"""Between those of the H100 networks (.002 to .06) and of the reference network on a processor (.06)."""
+READ_OUT = 0.02
+"""Those of the H100 networks are .002 to .06, that of the reference network on a processor .05."""
 CELLS = 64
 
 
 def general_panels() -> dict[str, Prices]:
     """Every pair of cost ratios with every verify slope."""
     return {
-        f"draft {draft:g}, middle {middle:g}, verify slope {slope:g}": Ratios(draft, middle, slope, FIXED)
+        f"draft {draft:g}, middle {middle:g}, verify slope {slope:g}": Ratios(draft, middle, slope, READ_OUT)
         for slope in SLOPES
         for draft, middle in COSTS
     }
@@ -35,7 +35,8 @@ def map_table(
     cells: int = CELLS,
     tick: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
-    """A row per cell of every panel whose middle exit agrees at least as often as its draft; `tick` after each panel."""
+    """A row per cell of every panel where the middle exit agrees at least as often as the draft; `tick` after each
+    panel."""
     centres = (np.arange(cells) + 0.5) / cells
     drafts, middles = (each.ravel() for each in np.meshgrid(centres, centres))
     kept = drafts <= middles
@@ -49,7 +50,7 @@ def map_table(
                     "panel": name,
                     "draft_cost": ratios.draft,
                     "middle_cost": ratios.middle,
-                    "fixed_cost": ratios.fixed,
+                    "read_out_cost": ratios.read_out,
                     "verify_slope": ratios.verify_slope,
                     "draft": levels.draft,
                     "middle": levels.middle,

@@ -23,29 +23,29 @@ class Prices(Protocol):
 class Ratios:
     """Costs in units of the target's forward of one token.
 
-    `draft` and `middle` are what a forward of one token to these exits costs, reading out included. `fixed`, a part of
-    both, is what every forward costs whatever its layers (reading out, the decode loop). A further query token adds the
-    share `verify_slope` of the forward's cost.
+    `draft` and `middle` are what a forward of one token to these exits costs, of which `read_out` is reading it out; the
+    rest is in proportion to layers. A further query token adds the share `verify_slope` of the forward's cost.
     """
 
     draft: float
     middle: float
     verify_slope: float = 0.0
-    fixed: float = 0.0
+    read_out: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fixed <= self.draft <= self.middle <= 1:  # NaN fails too
+        if not 0 <= self.read_out <= self.draft <= self.middle <= 1:  # NaN fails too
             raise InputError(
-                "cost ratios must rise from fixed over draft and middle to at most 1, got "
-                f"{self.fixed!r}, {self.draft!r}, {self.middle!r}"
+                "cost ratios must rise from read_out over draft and middle to at most 1, got "
+                f"{self.read_out!r}, {self.draft!r}, {self.middle!r}"
             )
         if not (math.isfinite(self.verify_slope) and self.verify_slope >= 0):
             raise InputError(f"verify_slope must be a finite number of at least 0, got {self.verify_slope!r}")
 
     def ms(self, first: int, last: int, tokens: int, *, read_out: bool = True, repeat: bool = False) -> float:
-        """See `Prices`. A forward that reads nothing out costs its fixed part too."""
-        depths = (self.fixed, self.draft, self.middle, 1.0)
-        return (depths[last] - depths[first] + self.fixed) * (1 + self.verify_slope * (tokens - 1))
+        """See `Prices`."""
+        depths = (self.read_out, self.draft, self.middle, 1.0)
+        cost = depths[last] - depths[first] + (self.read_out if read_out else 0.0)
+        return cost * (1 + self.verify_slope * (tokens - 1))
 
     def __str__(self) -> str:
         return f"cost of draft {self.draft:.2f}, middle {self.middle:.2f}, verify slope {self.verify_slope:.3f}"
@@ -87,10 +87,9 @@ class ProfiledPrices:
 
 
 def as_ratios(prices: Prices, tokens: int = 8) -> Ratios:
-    """What `prices` look like as `Ratios`: the slope is that of the target's own verification of `tokens` tokens, and the
-    fixed part what cutting the middle exit's forward in two adds."""
+    """What `prices` look like as `Ratios`: the slope is that of the target's own verification of `tokens` tokens."""
     target = prices.ms(0, 3, 1)
     draft, middle = prices.ms(0, 1, 1) / target, prices.ms(0, 2, 1) / target
-    fixed = max(0.0, draft + prices.ms(1, 2, 1) / target - middle)
+    read_out = draft - prices.ms(0, 1, 1, read_out=False) / target
     slope = (prices.ms(0, 3, tokens) / target - 1) / (tokens - 1)
-    return Ratios(draft, middle, max(0.0, slope), min(fixed, draft))
+    return Ratios(draft, middle, max(0.0, slope), read_out)

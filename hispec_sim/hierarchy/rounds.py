@@ -2,7 +2,8 @@
 
 The renewal argument of `closed_forms`, with what a map needs besides: levels that are right together, and verifications
 that cost more the more tokens they carry. It is exact for the simulator's `Correlated` model as long as what the middle
-exit accepts does not depend on whether the target will, which is how `Agreement.model` sets it; the tests hold it against the simulator.
+exit accepts behind a token does not depend on whether the target will accept that token, which is how `Agreement.model`
+sets it. The tests hold it against the simulator.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class HiSpecRound:
 def single_ms_per_token(accept: Array, prices: Prices, exit_depth: int, draft_length: int, bonus: Bonus) -> Array:
     """Single-layer speculation from depth 1 (draft) or 2 (middle) of `prices`."""
     always = bonus is Bonus.ALWAYS
-    tokens = sum(accept**i for i in range(draft_length + always))
+    tokens = sum((accept**i for i in range(draft_length + always)), np.zeros_like(accept))
     return (
         _drafting(prices, exit_depth, draft_length) + _verifying(prices, exit_depth, 3, draft_length, always)
     ) / tokens
@@ -57,11 +58,11 @@ def hispec_rounds(levels: Agreement, draft_length: int, bonus: Bonus, longest: i
 
     A verification by the middle exit gains j tokens with probability gain[j]; kept[j] is that probability times the
     chance that the target will accept all j. `visits[s]` is the chance that a round's tentative tokens ever number s,
-    and `alive[s]` that they do and the target will accept them all: two renewal sequences. From every s below the verify
-    period one more gain is drawn.
+    and `alive[s]` that they do and the target will accept them all: two renewal sequences. From every s below the
+    verify period one more gain is drawn.
     """
     always = bonus is Bonus.ALWAYS
-    x, p, q = levels.confirms, levels.if_confirmed, levels.if_replaced
+    x, q = levels.confirms, levels.if_replaced
     zero = np.zeros_like(x)
     gain, kept = [zero.copy() for _ in range(draft_length + 2)], [zero.copy() for _ in range(draft_length + 2)]
     for k in range(draft_length):  # k confirmed, then one replaced

@@ -13,15 +13,17 @@ from hispec_sim.hierarchy.agreement import Agreement, Array
 from hispec_sim.hierarchy.prices import Prices
 from hispec_sim.hierarchy.rounds import hispec_ms_per_token, single_ms_per_token
 
-LONGEST_DRAFT, LONGEST_HISPEC_DRAFT, LONGEST_PERIOD = 16, 6, 24
+LONGEST_HISPEC_DRAFT, LONGEST_PERIOD = 6, 24
+LONGEST_DRAFT = LONGEST_PERIOD + LONGEST_HISPEC_DRAFT
+"""The longest run that the target may meet is the same for both kinds; else the map would show where one of them ends."""
 AUTOREGRESSIVE, SINGLE, HISPEC = range(3)
 KINDS = ("autoregressive", "single layer", "HiSpec")
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to speculate with a network's two exits: drafting at depth 1 (draft) or 2 (middle); with a verify period the
-    middle exit verifies the draft's tokens."""
+    """A way to speculate with a network's two exits: drafting at depth 1 (draft) or 2 (middle); with a verify period
+    the middle exit verifies the draft's tokens."""
 
     depth: int
     draft_length: int
@@ -66,7 +68,8 @@ class Compared:
     def winner(self) -> NDArray[np.int64]:
         """The fastest kind by point, as an index into `KINDS`; the simpler one where two are as fast."""
         alone = np.full_like(self.single.ms, self.autoregressive_ms)
-        return np.argmin([alone, self.single.ms, self.hispec.ms], axis=0)
+        winner: NDArray[np.int64] = np.argmin([alone, self.single.ms, self.hispec.ms], axis=0)
+        return winner
 
     @property
     def single_speedup(self) -> Array:

@@ -13,8 +13,8 @@ SAME, OTHER, CLOSE = "same side", "other side", "too close to tell"
 
 
 def point_table(points: Sequence[Point], odds_ratio: float) -> pd.DataFrame:
-    """A row per point and boundary that it checks: the real speedup, the map's for the ways that ran (`as_run`) and with
-    both kinds tuned (`tuned`), and whether real and as_run lie on one side of 1."""
+    """A row per point and boundary that it checks: the real speedup, the map's for the ways that ran (`as_run`) and
+    with both kinds tuned (`tuned`), and whether real and as_run lie on one side of 1."""
     rows = []
     for point in points:
         as_run, tuned = point.as_run(odds_ratio), point.tuned(odds_ratio)

@@ -57,7 +57,7 @@ def shipped_points(profiles: Path) -> Iterator[Point]:
             draft, middle = (rows[exit_layer] for exit_layer in pair)
             if not draft["cost"]:
                 return ProfiledPrices(cost, *pair, _CONTEXT)
-            shared = (float(draft[name]) for name in ("verify_slope", "fixed"))
+            shared = (float(draft[name]) for name in ("verify_slope", "read_out"))
             return Ratios(float(draft["cost"]), float(middle["cost"]), *shared)
 
         table = published_table(f"executed_{model}")

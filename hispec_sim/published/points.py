@@ -41,8 +41,8 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`draft` and `middle` are the agreements of the two exits with the target. Where only one exit ran, `middle` equals
-    `draft`. `single` and `hispec` are the ways that ran, `real` the speedups that were seen, by boundary."""
+    """`draft` and `middle` are the agreements of the two exits with the target. Where only one exit ran, `middle`
+    equals `draft`. `single` and `hispec` are the ways that ran, `real` the speedups that were seen, by boundary."""
 
     name: str
     kind: str  # executed or published
@@ -77,7 +77,7 @@ class Point:
 
 
 def published_points(bench: Bench) -> Iterator[Point]:
-    """Those of HiSpec (Table 1, Figures 5b and 6) and LayerSkip (Table 1), with the stated readings of the paper checks."""
+    """HiSpec's (Table 1, Figures 5b and 6) and LayerSkip's (Table 1), with the stated readings of the paper checks."""
     yield from _layerskip(bench)
     yield from _hispec_table(bench)
     yield from _exit_order(bench)

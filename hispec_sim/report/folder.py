@@ -25,8 +25,8 @@ def check_free(folder: Path, *, force: bool) -> None:
 
 
 def move_in(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
-    """All files that `write` makes or none: it writes into a folder beside `folder`, whose files are moved in at the end.
-    Raises InputError where nothing can be written."""
+    """All files that `write` makes or none: it writes into a folder beside `folder`, whose files are moved in at the
+    end. Raises InputError where nothing can be written."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as staging:

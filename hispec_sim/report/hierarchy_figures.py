@@ -43,7 +43,7 @@ def map_figure(table: pd.DataFrame, panels: Sequence[str]) -> Figure:
     rows = table.drop_duplicates("panel").set_index("panel").loc[list(panels)]
     slopes, costs = (
         list(dict.fromkeys(rows["verify_slope"])),
-        list(dict.fromkeys(zip(rows["draft_cost"], rows["middle_cost"]))),
+        list(dict.fromkeys(zip(rows["draft_cost"], rows["middle_cost"], strict=True))),
     )
     figure = Figure(figsize=(3 * len(costs) + 0.4, 3 * len(slopes) + 0.7), layout="constrained")
     all_axes = figure.subplots(len(slopes), len(costs), sharex=True, sharey=True, squeeze=False)
