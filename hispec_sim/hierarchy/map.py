@@ -17,7 +17,7 @@ COSTS = ((0.05, 0.25), (0.125, 0.25), (0.125, 0.5), (0.25, 0.5))
 SLOPES = (0.0, 0.02, 0.05)
 READ_OUT = 0.02
 """Those of the H100 networks are .002 to .06, that of the reference network on a processor .05."""
-CELLS = 64
+CELLS = 50
 
 
 def general_panels() -> dict[str, Prices]:

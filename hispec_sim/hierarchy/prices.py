@@ -23,8 +23,8 @@ class Prices(Protocol):
 class Ratios:
     """Costs in units of the target's forward of one token.
 
-    `draft` and `middle` are what a forward of one token to these exits costs, of which `read_out` is reading it out; the
-    rest is in proportion to layers. A further query token adds the share `verify_slope` of the forward's cost.
+    `draft` and `middle` are what a forward of one token to these exits costs, of which `read_out` is reading it out;
+    the rest is in proportion to layers. A further query token adds the share `verify_slope` of the forward's cost.
     """
 
     draft: float
@@ -48,7 +48,7 @@ class Ratios:
         return cost * (1 + self.verify_slope * (tokens - 1))
 
     def __str__(self) -> str:
-        return f"cost of draft {self.draft:.2f}, middle {self.middle:.2f}, verify slope {self.verify_slope:.3f}"
+        return f"cost of draft {self.draft:.2f}, of middle {self.middle:.2f}"
 
 
 @dataclass(frozen=True, slots=True)

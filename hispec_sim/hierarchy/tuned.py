@@ -15,7 +15,7 @@ from hispec_sim.hierarchy.rounds import hispec_ms_per_token, single_ms_per_token
 
 LONGEST_HISPEC_DRAFT, LONGEST_PERIOD = 6, 24
 LONGEST_DRAFT = LONGEST_PERIOD + LONGEST_HISPEC_DRAFT
-"""The longest run that the target may meet is the same for both kinds; else the map would show where one of them ends."""
+"""The longest run that the target may meet is the same for both kinds; else the map would show where one ends."""
 AUTOREGRESSIVE, SINGLE, HISPEC = range(3)
 KINDS = ("autoregressive", "single layer", "HiSpec")
 

@@ -31,7 +31,8 @@ def test_agreement_keeps_what_is_known(one: float, other: float, odds_ratio: flo
     draft, middle = sorted((one, other))
     found = agreement(draft, middle, odds_ratio)
     x, p, q = float(found.confirms), float(found.if_confirmed), float(found.if_replaced)
-    assert x * p == pytest.approx(draft) and x * p + (1 - x) * q == pytest.approx(middle)
+    assert x * p == pytest.approx(draft)
+    assert x * p + (1 - x) * q == pytest.approx(middle)
     assert p * (1 - q) == pytest.approx(odds_ratio * q * (1 - p), abs=1e-12)
 
 
@@ -116,7 +117,8 @@ def test_free_drafts_never_lose(one: float, other: float) -> None:
     """A draft that costs nothing leaves a verification that costs no more than a token and yields at least one."""
     draft, middle = sorted((one, other))
     found = compare(agreement([draft], [middle], 6.0), Ratios(0.0, 0.3))
-    assert found.single_speedup[0] >= 1 and found.winner[0] != 0
+    assert found.single_speedup[0] >= 1
+    assert found.winner[0] != 0
 
 
 @given(shares, st.floats(0.05, 0.5), lengths)
@@ -141,7 +143,8 @@ def test_better_exits_are_no_slower(one: float, two: float, three: float, slope:
     low, mid, high = sorted((one, two, three))
     found = compare(agreement([low, low, mid], [mid, high, high], 1.0), Ratios(0.1, 0.3, slope, 0.02))
     for speedup in (found.single_speedup, found.hispec_speedup):
-        assert speedup[0] <= speedup[1] * (1 + 1e-9) and speedup[1] <= speedup[2] * (1 + 1e-9)
+        assert speedup[0] <= speedup[1] * (1 + 1e-9)
+        assert speedup[1] <= speedup[2] * (1 + 1e-9)
 
 
 def test_correlation_costs_the_hierarchy() -> None:
