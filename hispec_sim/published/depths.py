@@ -11,6 +11,7 @@ from hispec_sim.published.check import Check, Group
 from hispec_sim.published.conversion import chain_model
 from hispec_sim.published.data import published_table
 from hispec_sim.published.shares import ACCEPTANCES, acceptance_of
+from hispec_sim.study.fidelity import kendall_tau
 
 NETWORK = "llama-2-70b"
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
