@@ -152,10 +152,12 @@ def _write(
             for each in findings
         ]
     )
-    result = {name: rows.to_dict("records") for name, rows in tables.items() if name in ("overall", "quantities")}
+    result = {
+        name: tables[name].astype(object).where(tables[name].notna(), None).to_dict("records")
+        for name in ("overall", "quantities")
+    }
     files = [folder / f"paper_checks.{ending}" for ending in ("json", "csv", "html")]
-    text = json.dumps({"groups": summary(findings), **result}, indent=2)
-    files[0].write_text(text.replace(": NaN", ": null") + "\n", encoding="utf-8")
+    files[0].write_text(json.dumps({"groups": summary(findings), **result}, indent=2) + "\n", encoding="utf-8")
     checks.to_csv(files[1], index=False, float_format="%.6g")
     files[2].write_text(published_page(tables, groups, provenance), encoding="utf-8")
     return files + draw_published(checks, folder)
@@ -168,18 +170,16 @@ def _misses(findings: Findings) -> list[str]:
 
 
 def _errors(tables: dict[str, pd.DataFrame]) -> Table:
-    table = Table(title="\nerrors: simulated / published - 1", title_justify="left")
-    table.add_column("group")
-    for heading in ("reading", "of", "numbers", "median", "p95", "bias", "tau"):
-        table.add_column(heading, justify="left" if heading in ("reading", "of") else "right")
-    for row in pd.concat([tables["quantities"], tables["overall"]]).to_dict("records"):
-        names = (
-            "all" if pd.isna(row["group"]) else row["group"].split(":")[0],
-            row["role"],
-            "" if pd.isna(row["quantity"]) else row["quantity"],
-        )
+    """Quantities that have a ranking; the page has all."""
+    table = Table(title="\nerrors (simulated / published - 1) and ranking", title_justify="left")
+    table.add_column("quantity")
+    for heading in ("reading", "numbers", "median", "p95", "bias", "Kendall tau"):
+        table.add_column(heading, justify="left" if heading == "reading" else "right")
+    overall = tables["overall"].assign(group="all", quantity="all", kendall_tau=float("nan"))
+    for row in pd.concat([tables["quantities"].dropna(subset=["kendall_tau"]), overall]).to_dict("records"):
+        source = row["group"].split(":")[0]
+        quantity = "all" if source == "all" else f"{source}, {row['quantity']}"
         tau = "-" if pd.isna(row["kendall_tau"]) else f"{row['kendall_tau']:.2f}"
-        table.add_row(
-            *names, str(row["numbers"]), f"{row['median']:.1%}", f"{row['p95']:.1%}", f"{row['bias']:+.1%}", tau
-        )
+        errors = (f"{row['median']:.1%}", f"{row['p95']:.1%}", f"{row['bias']:+.1%}")
+        table.add_row(quantity, row["role"], str(row["numbers"]), *errors, tau)
     return table

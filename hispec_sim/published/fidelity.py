@@ -3,6 +3,7 @@ silent."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from hispec_sim.published.results import role_of
 from hispec_sim.study.fidelity import fidelity, kendall_tau
 
 LEAST_RANKED = 3
+ERRORS = ("median", "p95", "bias", "in_tolerance")
+_COMMA = re.compile(r", (?![^(]*\))")  # none within parentheses
 OPEN_POINTS = (
     ("meaning of t_generate", ("table2",), ("per token", "per six")),
     ("host overhead", ("table2",), ("graphed", "target eager", "eager")),
@@ -25,15 +28,15 @@ OPEN_POINTS = (
 
 
 def with_errors(checks: pd.DataFrame) -> pd.DataFrame:
-    """The checks that have a relative error, with the columns that `fidelity` wants of a figure `ratio`; the interval is
-    the tolerance around the published number. `quantity` is what a check is a number of."""
+    """The checks that have a relative error, with the columns that `fidelity` wants of a figure `ratio`; the interval
+    is the tolerance around the published number. `quantity` is what a check is a number of; means over others are left
+    out."""
     kept = checks[~checks["absolute"]].copy()
     reach = kept["tolerance"] * kept["published"]
     kept["ratio_real"], kept["ratio_error"] = kept["published"], kept["error"]
     kept["ratio_sim_low"], kept["ratio_sim_high"] = kept["simulated"] - reach, kept["simulated"] + reach
-    parts = kept["name"].str.split(", ", n=1)
-    kept["quantity"] = parts.str[0]
-    return kept[parts.str[-1].str.split(", ").str[-1] != "mean"]
+    kept["quantity"] = kept["name"].str.split(_COMMA, n=1).str[0]
+    return kept[~kept["name"].str.endswith(", mean")]
 
 
 def quantity_table(findings: Sequence[Findings], checks: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +53,7 @@ def quantity_table(findings: Sequence[Findings], checks: pd.DataFrame) -> pd.Dat
             {"group": titles[str(group)], "role": role, "reading": reading, "quantity": quantity}
             | {"numbers": len(each), **_errors(each), "kendall_tau": tau}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["group", "role", "reading", "quantity", "numbers", *ERRORS, "kendall_tau"])
 
 
 def overall_table(checks: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +68,7 @@ def overall_table(checks: pd.DataFrame) -> pd.DataFrame:
 def reading_table(findings: Sequence[Findings], checks: pd.DataFrame) -> pd.DataFrame:
     """A row per reading of every group, best-fitting first."""
     errors = {key: _errors(each) for key, each in with_errors(checks).groupby(["group", "reading"])}
-    nothing = dict.fromkeys(("median", "p95", "bias", "in_tolerance"), np.nan)
+    nothing = dict.fromkeys(ERRORS, np.nan)
     return pd.DataFrame(
         [
             {
@@ -95,6 +98,8 @@ def _choices(findings: Findings, readings: pd.DataFrame) -> Iterator[dict[str, o
             continue
         for choice in choices:
             fitting = [reading for reading in findings.by_fit if choice in reading.split(", ")]
+            if not fitting:
+                continue
             row = readings[(readings["group"] == findings.group.title) & (readings["reading"] == fitting[0])].iloc[0]
             yield {
                 "open point": point,
@@ -102,10 +107,10 @@ def _choices(findings: Findings, readings: pd.DataFrame) -> Iterator[dict[str, o
                 "choice": choice,
                 "stated": choice in findings.group.stated.split(", "),
                 "best": choice in findings.best.split(", "),
-                **row[["reading", "hits", "of", "misfit", "median", "p95", "bias"]].to_dict(),
+                **{name: row[name] for name in ("reading", "hits", "of", "misfit", "median", "p95", "bias")},
             }
 
 
 def _errors(rows: pd.DataFrame) -> dict[str, float]:
     found = fidelity(rows, "ratio")
-    return {"median": found.median, "p95": found.p95, "bias": found.bias, "in_tolerance": found.coverage}
+    return dict(zip(ERRORS, (found.median, found.p95, found.bias, found.coverage), strict=True))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
 from hispec_sim.report.page.render import Cell, Page, PageTable, Section, number, render
 from hispec_sim.report.published_figures import published_pictures
+from hispec_sim.report.sweep_figures import Picture
 from hispec_sim.report.validation_page import percent, text_table
 
 ERRORS = {"median": "median error", "p95": "p95 error", "bias": "bias"}
@@ -19,11 +20,10 @@ def published_page(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, pro
     """The page's text. `tables` has `checks`, `overall`, `quantities`, `readings` and `open points`; `groups` a row per
     group: key, title, tolerance, axes, misses."""
     checks = tables["checks"]
-    by_role = tables["overall"].set_index("role")
-    stated, best = (_in_words(by_role.loc[role]) for role in ("stated", "best"))
+    stated, best = (_in_words(tables["overall"], role) for role in ("stated", "best"))
     sentence = (
-        f"Read as was stated beforehand, simulated numbers differ from {by_role.loc['stated', 'numbers']} published ones "
-        f"by {stated}; read as fits each table best, by {best}."
+        f"Read as was stated beforehand, simulated numbers differ from the published ones by {stated}; read as fits "
+        f"each table best, by {best}."
     )
     pictures = published_pictures(checks)
     sections = [
@@ -31,7 +31,10 @@ def published_page(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, pro
             "Errors and ranking",
             ["Simulated / published - 1. A best-fitting reading was found by looking, which is weaker evidence."],
             [
-                page_table(tables["quantities"], ("group", "role", "quantity", "numbers", *ERRORS, "in_tolerance", "kendall_tau"))
+                page_table(
+                    tables["quantities"],
+                    ("group", "role", "quantity", "numbers", *ERRORS, "in_tolerance", "kendall_tau"),
+                )
             ],
             [pictures[""]],
         ),
@@ -39,7 +42,7 @@ def published_page(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, pro
             "What the papers leave open",
             ["Each choice with the reading that fits best among those that make it; misfit is the mean error over the "
              "tolerance, below 1 where numbers hit on the whole."],
-            [page_table(tables["open points"], tuple(tables["open points"].columns))] if len(tables["open points"]) else [],
+            [page_table(tables["open points"], tuple(tables["open points"].columns))],
         ),
         *(_group(group, checks, tables["readings"], pictures) for group in groups.to_dict("records")),
         Section("Provenance", tables=[text_table(("", ""), [[k, str(v)] for k, v in provenance.items()], "")]),
@@ -54,7 +57,7 @@ def page_table(rows: pd.DataFrame, columns: tuple[str, ...], caption: str = "") 
 
 
 def _group(
-    group: Mapping[str, str], checks: pd.DataFrame, readings: pd.DataFrame, pictures: Mapping[str, object]
+    group: Mapping[Hashable, str], checks: pd.DataFrame, readings: pd.DataFrame, pictures: Mapping[str, Picture]
 ) -> Section:
     shown = checks[(checks["group"] == group["key"]) & (checks["role"] != "") & ~checks["detail"]]
     own = readings[readings["group"] == group["title"]]
@@ -69,7 +72,8 @@ def _group(
     )
 
 
-def _in_words(errors: pd.Series) -> str:
+def _in_words(overall: pd.DataFrame, role: str) -> str:
+    errors = overall.set_index("role").to_dict("index")[role]
     return f"{percent(errors['median'])} in the median and {percent(errors['p95'])} at the 95th percentile"
 
 

@@ -84,11 +84,12 @@ def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: 
         ),
         Section(
             "Error budget",
-            tables=[text_table(BUDGET_HEAD, budget_table(overall), "Error of tokens_per_s when all but one part is real.")],
+            tables=[text_table(BUDGET_HEAD, budget_table(overall),
+                               "Error of tokens_per_s when all but one part is real.")],
             pictures=[Picture("factors", "error of tokens_per_s by factor", factor_figure(rows))],
         ),
         Section("Configurations", tables=[configurations]),
-        Section("Provenance", tables=[text_table(("", ""), [[name, str(each)] for name, each in provenance.items()], "")]),
+        Section("Provenance", tables=[text_table(("", ""), [[key, str(each)] for key, each in provenance.items()], "")]),
     ]  # fmt: skip
     return render(Page(f"Validation: {provenance.get('design', '')}", sentence, sections))
 
