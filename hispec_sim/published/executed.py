@@ -74,6 +74,8 @@ def shipped_points(profiles: Path) -> Iterator[Point]:
         table = published_table(f"executed_{model}")
         agreement = {exit_layer: float(row["agreement"]) for exit_layer, row in rows.items()}
         yield from executed_points(model, runs_of(table.rows), agreement, prices, table.source)
+        if model == "reference":
+            yield from _tuned_over_all_exits(agreement, prices)
 
 
 def executed_points(
@@ -106,3 +108,26 @@ def _over(fast: Run, slow: Run) -> Ratio:
     """The ratio of the medians, and its 95 % interval."""
     ratio, spread = fast.median / slow.median, 2 * math.hypot(fast.error, slow.error)
     return Ratio(ratio, ratio * math.exp(-spread), ratio * math.exp(spread))
+
+
+def _tuned_over_all_exits(
+    agreement: Mapping[int, float], prices: Callable[[tuple[int, int]], Prices]
+) -> Iterator[Point]:
+    table = published_table("executed_gain")
+    for row in table.rows:
+        draft, middle, alone = (int(row[f"{name}_exit"]) for name in ("draft", "middle", "single"))
+        ratios = (
+            Ratio(*(float(row[name]) for name in names))
+            for names in (
+                ("single_over_ar", "single_low", "single_high"),
+                ("hispec_over_ar", "hispec_low", "hispec_high"),
+                ("hispec_over_single", "ratio_low", "ratio_high"),
+            )
+        )
+        yield Point(
+            f"reference, tuned over all exits (run {row['run']}): {draft} and {middle} against {alone}", "executed",
+            "reference", agreement[draft], agreement[middle], prices((draft, middle)),
+            dict(zip(BOUNDARIES, ratios, strict=True)), Way(1, int(row["single_draft_length"]), Bonus.ALWAYS),
+            Way(1, int(row["draft_length"]), Bonus.ALWAYS, int(row["verify_period"])), table.source,
+            (agreement[alone], prices((alone, alone + 1))),
+        )  # fmt: skip

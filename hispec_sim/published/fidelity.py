@@ -60,9 +60,7 @@ def overall_table(checks: pd.DataFrame) -> pd.DataFrame:
     """All numbers of the stated readings, all of the best-fitting ones."""
     shown = with_errors(checks)
     roles = {role: shown[shown["role"].str.contains(role)] for role in ("stated", "best")}
-    return pd.DataFrame(
-        [{"role": role, "numbers": len(each), **_errors(each)} for role, each in roles.items() if len(each)]
-    )
+    return pd.DataFrame([{"role": role, "numbers": len(each), **_errors(each)} for role, each in roles.items()])
 
 
 def reading_table(findings: Sequence[Findings], checks: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hispec_sim.acceptance.exit_curve import known_exit_curves
 from hispec_sim.cascade import Bonus
 from hispec_sim.hierarchy.agreement import agreement
@@ -54,6 +56,8 @@ class Point:
     single: Way | None = None
     hispec: Way | None = None
     source: str = field(default="", compare=False)
+    alone: tuple[float, Prices] | None = None
+    """Agreement and prices of the exit that drafted alone where it is neither of the two; depth 1 of its prices."""
 
     def as_run(self, odds_ratio: float) -> dict[str, float]:
         """The map's speedups of the very ways that ran, by boundary."""
@@ -61,9 +65,11 @@ class Point:
         alone = self.prices.ms(0, 3, 1)
         single = hispec = math.nan
         if self.single is not None:
-            accept = (levels.draft, levels.middle)[self.single.depth - 1]
+            accept, prices = (self.draft, self.middle)[self.single.depth - 1], self.prices
+            if self.alone is not None:
+                accept, prices = self.alone
             args = (self.single.depth, self.single.draft_length, self.single.bonus)
-            single = alone / float(single_ms_per_token(accept, self.prices, *args)[0])
+            single = alone / float(single_ms_per_token(np.array([accept]), prices, *args)[0])
         if self.hispec is not None:
             args_ = (self.hispec.draft_length, self.hispec.bonus, self.hispec.verify_period)
             hispec = alone / float(hispec_ms_per_token(levels, self.prices, *args_)[-1][0])

@@ -89,7 +89,7 @@ def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: 
             pictures=[Picture("factors", "error of tokens_per_s by factor", factor_figure(rows))],
         ),
         Section("Configurations", tables=[configurations]),
-        Section("Provenance", tables=[text_table(("", ""), [[key, str(each)] for key, each in provenance.items()], "")]),
+        Section("Provenance", tables=[text_table(("", ""), [[key, str(v)] for key, v in provenance.items()], "")]),
     ]  # fmt: skip
     return render(Page(f"Validation: {provenance.get('design', '')}", sentence, sections))
 

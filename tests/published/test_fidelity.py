@@ -17,11 +17,13 @@ ALWAYS, ON_MISMATCH = "Nd=2, always, eager", "Nd=2, on_mismatch, eager"
 CHECKS = {
     ALWAYS: (
         check("speedup, (1, 2)", 1.0, 1.2), check("speedup, (1, 3)", 2.0, 2.2), check("speedup, (2, 3)", 4.0, 2.0),
-        check("speedup, mean", 2.0, 9.0), check("gain of (1, 2) over 1", 2.0, 2.1), check("order", 1.0, 0.5, absolute=True),
+        check("speedup, mean", 2.0, 9.0), check("gain of (1, 2) over 1", 2.0, 2.1),
+        check("order", 1.0, 0.5, absolute=True),
     ),
     ON_MISMATCH: (
         check("speedup, (1, 2)", 1.0, 1.0), check("speedup, (1, 3)", 2.0, 2.0), check("speedup, (2, 3)", 4.0, 4.0),
-        check("speedup, mean", 2.0, 2.0), check("gain of (1, 2) over 1", 2.0, 2.0), check("order", 1.0, 1.0, absolute=True),
+        check("speedup, mean", 2.0, 2.0), check("gain of (1, 2) over 1", 2.0, 2.0),
+        check("order", 1.0, 1.0, absolute=True),
     ),
 }  # fmt: skip
 
