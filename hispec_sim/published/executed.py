@@ -129,5 +129,5 @@ def _tuned_over_all_exits(
             "reference", agreement[draft], agreement[middle], prices((draft, middle)),
             dict(zip(BOUNDARIES, ratios, strict=True)), Way(1, int(row["single_draft_length"]), Bonus.ALWAYS),
             Way(1, int(row["draft_length"]), Bonus.ALWAYS, int(row["verify_period"])), table.source,
-            (agreement[alone], prices((alone, alone + 1))),
+            (agreement[alone], prices((alone, 24))),
         )  # fmt: skip
