@@ -15,6 +15,7 @@ from hispec_sim.latency.profile_file import read_profile
 from hispec_sim.published.data import published_table
 from hispec_sim.published.points import BOUNDARIES, Point, Ratio
 
+EXECUTED = "executed"
 _CONTEXT = 96
 """Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens."""
 
@@ -60,7 +61,7 @@ def shipped_points(profiles: Path) -> Iterator[Point]:
     folder amd_epyc_1_thread of `profiles`; SmolLM2's stand beside its agreement. Raises InputError if there is no such
     profile."""
     cost = NetworkCost(read_profile(profiles / "amd_epyc_1_thread" / "reference.csv"), tensor_parallel=1)
-    exits = published_table("executed_exits")
+    exits = published_table("exits", EXECUTED)
     for model in dict.fromkeys(row["model"] for row in exits.rows):
         rows = {int(row["exit_layer"]): row for row in exits.rows if row["model"] == model}
 
@@ -71,7 +72,7 @@ def shipped_points(profiles: Path) -> Iterator[Point]:
             shared = (float(draft[name]) for name in ("verify_slope", "read_out"))
             return Ratios(float(draft["cost"]), float(middle["cost"]), *shared)
 
-        table = published_table(f"executed_{model}")
+        table = published_table(model, EXECUTED)
         agreement = {exit_layer: float(row["agreement"]) for exit_layer, row in rows.items()}
         yield from executed_points(model, runs_of(table.rows), agreement, prices, table.source)
         if model == "reference":
@@ -113,7 +114,7 @@ def _over(fast: Run, slow: Run) -> Ratio:
 def _tuned_over_all_exits(
     agreement: Mapping[int, float], prices: Callable[[tuple[int, int]], Prices]
 ) -> Iterator[Point]:
-    table = published_table("executed_gain")
+    table = published_table("gain", EXECUTED)
     for row in table.rows:
         draft, middle, alone = (int(row[f"{name}_exit"]) for name in ("draft", "middle", "single"))
         ratios = (
