@@ -36,7 +36,7 @@ def published_pictures(checks: pd.DataFrame) -> dict[str, Picture]:
         return {
             group: Picture(name, name.replace("_", " "), draw(rows))
             for group, name, draw in _FIGURES
-            if len(rows := checks[checks["group"] == group] if group else checks)
+            if len(rows := checks[checks["group"] == group] if group else checks[~checks["absolute"]])
         }
 
 

@@ -36,7 +36,7 @@ def published_page(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, pro
                     ("group", "role", "quantity", "numbers", *ERRORS, "in_tolerance", "kendall_tau"),
                 )
             ],
-            [pictures[""]],
+            [pictures[""]] if "" in pictures else [],
         ),
         Section(
             "What the papers leave open",
