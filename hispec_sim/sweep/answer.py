@@ -178,6 +178,7 @@ def _default(
 def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str], tick: Tick) -> list[InputEffect]:
     """Each input at its ends and at its flips, the widest effect first."""
     finalists = [(kind, *pair) for kind, found in contest.finalists.items() for pair in found]
+    finalists.sort(key=lambda finalist: finalist[0] != advice)  # inputs are named by the first: by what is advised
     effects: list[InputEffect] = []
     try:
         entries = [

@@ -15,8 +15,10 @@ from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.networks import known_networks
 from hispec_sim.scenario.load import load_scenario
 from hispec_sim.simulate.configuration import Configuration
+from hispec_sim.sweep.acceptance_inputs import shifted
 from hispec_sim.sweep.candidate import Candidate, Outcome, margin, run
-from hispec_sim.sweep.inputs import Input, inputs_of, shifted
+from hispec_sim.sweep.inputs import inputs_of
+from hispec_sim.sweep.uncertain import Input
 from hispec_sim.sweep.vllm import speculative_config
 
 NAMES = {"autoregressive": "autoregressive", "early exit": "single_layer", "hispec": "hierarchy"}
