@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hispec_sim.acceptance.trace import UNREAD, AgreementTrace
 
 _ALONE = UNREAD - 1  # no recorded label is so high, short of 254 different predictions at one position
+_SEED = 20261125
 _NEVER = -1000.0  # log-probability of a token that an exit would not draw
 
 
@@ -28,7 +29,7 @@ def with_agreement(trace: AgreementTrace, column: int, agreement: float) -> Agre
     a subset of more. Text behind wrong tokens stays as recorded.
     """
     recorded = recorded_agreement(trace, column)
-    luck = np.random.default_rng(column).random(len(trace.labels))
+    luck = np.random.default_rng([_SEED, column]).random(len(trace.labels))
     labels, sampling = trace.labels.copy(), trace.sampling
     if agreement >= recorded:
         changed = luck < (agreement - recorded) / max(1 - recorded, 1e-12)
@@ -46,6 +47,7 @@ def with_agreement(trace: AgreementTrace, column: int, agreement: float) -> Agre
 def _accepted(trace: AgreementTrace, column: int) -> NDArray[np.float64]:
     """At each position the probability that the target accepts the exit's token, given the text."""
     if trace.sampling is None:
-        return (trace.labels[:, column] == 0).astype(np.float64)
+        return np.equal(trace.labels[:, column], 0).astype(np.float64)
     known = trace.sampling.log_prob.astype(np.float64)
-    return np.exp(np.minimum(known[:, column] - known[:, trace.target], 0.0))
+    odds: NDArray[np.float64] = np.exp(np.minimum(known[:, column] - known[:, trace.target], 0.0))
+    return odds

@@ -27,8 +27,8 @@ def recommendation_view(answer: Recommendation) -> RenderableType:
 def _choices(answer: Recommendation) -> Table:
     table = Table(title="the best of each kind, simulated again", title_justify="left", caption_justify="left")
     table.caption = (
-        f"{answer.repetitions} repetitions on the event-driven engine, all with the same luck; recommended: bold; "
-        f"{SOURCE}"
+        f"{answer.repetitions} repetitions on the event-driven engine, all with the same luck, by which no point was "
+        f"chosen; recommended: bold; {SOURCE}"
     )
     for heading in ("kind", "configuration", "tokens/s", "ms/token", "recommended\nis faster by", "points\ncompared"):
         table.add_column(heading, justify="left" if heading in ("kind", "configuration") else "right")

@@ -10,6 +10,7 @@ from typing import Any
 from hispec_sim.acceptance.models import AcceptanceModel, Correlated, Independent, LevelAgreement, PerPosition
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.shifted_trace import recorded_agreement, with_agreement
+from hispec_sim.scenario.schema import ChainSpec
 from hispec_sim.scenario.yaml_source import Key
 from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.sweep.candidate import Candidate
@@ -26,11 +27,16 @@ def acceptances(candidates: Sequence[Candidate]) -> Iterator[Input]:
     yield from _recorded(candidates)
 
 
-def ranged_uses(candidate: Candidate) -> list[Key]:
-    """Keys of the scenario that hold a parameter with a range."""
-    parameters = candidate.loaded.scenario.parameters
-    uses = candidate.loaded.uses.items()
-    return [key for key, name in uses if name in parameters and parameters[name].range is not None]
+def ranged_uses(candidate: Candidate) -> dict[Key, str]:
+    """Keys of the scenario that hold a parameter with a range, with its name; none that the policy does not read."""
+    scenario = candidate.loaded.scenario
+    ranged = {name for name, parameter in scenario.parameters.items() if parameter.range is not None}
+    chained = isinstance(scenario.policies[0].acceptance, ChainSpec)
+    return {
+        key: name
+        for key, name in candidate.loaded.uses.items()
+        if name in ranged and (chained or key[2:3] not in (("exit_curve",), ("target_accepts",)))
+    }
 
 
 def _assumed(candidate: Candidate) -> Iterator[Input]:
@@ -75,7 +81,7 @@ def _recorded(candidates: Sequence[Candidate]) -> Iterator[Input]:
             moved = shifted_share(recorded, _logit(x) - _logit(value))
             return replace(configuration, outcomes=source.on(with_agreement(source.trace, column, moved)))
 
-        name = f"recorded agreement of level {level} ({first.trace.exits[first.columns[level]]}) with the target"
+        name = f"agreement of level {level} ({first.trace.exits[first.columns[level]]}) with the target"
         low, high = max(0.01, value - REACH), min(0.99, value + REACH)
         why = f"within {REACH} of the trace either way; other exits at this level by the same log-odds"
         yield Input(name, "", value, min(low, value), max(high, value), why, change)

@@ -24,15 +24,17 @@ from hispec_sim.sweep.candidate import (
 from hispec_sim.sweep.conditions import Conditions
 from hispec_sim.sweep.defaults import default_like, is_default
 from hispec_sim.sweep.flip import flip_point
-from hispec_sim.sweep.inputs import Input, inputs_of
+from hispec_sim.sweep.identity import code_version
+from hispec_sim.sweep.inputs import inputs_of
 from hispec_sim.sweep.recommend import OBJECTIVES, advise, competing, kind_of, leading, records, untried
 from hispec_sim.sweep.sentence import sentence
+from hispec_sim.sweep.uncertain import Input
 from hispec_sim.sweep.vllm import speculative_config
 
 SCREENED_PER_KIND = 3
 """Leading points of every kind that are simulated again: screening and luck may have changed their order."""
 FLIP_REPETITIONS = 3
-"""Repetitions at every value of an input: all values meet the same luck, so few are enough."""
+"""Repetitions at every value of an input, the first of the finalists': all values meet the same luck, so few do."""
 
 Tick = Callable[[str], None]
 ScenarioOf = Callable[[Mapping[str, Any]], LoadedScenario]
@@ -53,9 +55,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """The finalists of every kind with their outcomes, the best first. Kinds are in the order of simplicity."""
+    """The finalists of every kind with their outcomes, the best first. Kinds are in the order of simplicity.
+
+    `luck` are the numbers of the repetitions that all met: none of those that the sweep chose its leaders by.
+    """
 
     finalists: Mapping[Kind, Sequence[tuple[Candidate, Outcome]]]
+    luck: range
 
     @property
     def best(self) -> dict[Kind, tuple[Candidate, Outcome]]:
@@ -143,17 +149,22 @@ def recommend(
 
 def _contest(leaders: Mapping[Kind, pd.DataFrame], scenario_of: ScenarioOf, question: Question, tick: Tick) -> Contest:
     """Simulate the leaders again and keep the best of every kind that keeps to the limit."""
+    candidates = [
+        (kind, Candidate(kind, str(row["point"]), scenario_of(row)))
+        for kind, rows in leaders.items()
+        for row in records(rows)
+    ]
+    seen = max(candidate.loaded.scenario.repetitions for _, candidate in candidates)
+    luck = range(seen, seen + question.repetitions)
     finalists: dict[Kind, list[tuple[Candidate, Outcome]]] = {}
-    for kind, rows in leaders.items():
-        for row in records(rows):
-            candidate = Candidate(kind, str(row["point"]), scenario_of(row))
-            outcome = run(candidate.configuration(), question.objective, question.repetitions)
-            tick(f"simulating {candidate.policy}")
-            if question.max_tpot_ms is None or interval(outcome.tpot_ms).median <= question.max_tpot_ms:
-                finalists.setdefault(kind, []).append((candidate, outcome))
+    for kind, candidate in candidates:
+        outcome = run(candidate.configuration(), question.objective, luck)
+        tick(f"simulating {candidate.policy}")
+        if question.max_tpot_ms is None or interval(outcome.tpot_ms).median <= question.max_tpot_ms:
+            finalists.setdefault(kind, []).append((candidate, outcome))
     if len(finalists) < 2:
         raise InputError("simulated again, fewer than two kinds of decoding keep to --max-tpot-ms; allow a little more")
-    return Contest({kind: sorted(found, key=lambda pair: -pair[1].score) for kind, found in finalists.items()})
+    return Contest({kind: sorted(found, key=lambda pair: -pair[1].score) for kind, found in finalists.items()}, luck)
 
 
 def _default(
@@ -172,7 +183,7 @@ def _default(
         found = default_like(best)
     if found is None:
         return []
-    return [(found, run(found.configuration(), question.objective, question.repetitions))]
+    return [(found, run(found.configuration(), question.objective, contest.luck))]
 
 
 def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str], tick: Tick) -> list[InputEffect]:
@@ -180,24 +191,27 @@ def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str
     finalists = [(kind, *pair) for kind, found in contest.finalists.items() for pair in found]
     finalists.sort(key=lambda finalist: finalist[0] != advice)  # inputs are named by the first: by what is advised
     effects: list[InputEffect] = []
+    luck = range(contest.luck.start, contest.luck.start + FLIP_REPETITIONS)
+
+    def few(configuration: Configuration) -> float:
+        return run(configuration, question.objective, luck).score
+
     try:
         entries = [
-            Entry(kind, candidate, outcome.score, _few(candidate.configuration(), question))
+            Entry(kind, candidate, outcome.score, few(candidate.configuration()))
             for kind, candidate, outcome in finalists
         ]
         for uncertain in inputs_of([entry.candidate for entry in entries]):
-            effects.append(_effect(entries, uncertain, advice, question))
+            effects.append(_effect(entries, uncertain, advice, few, question.min_gain))
             tick(f"varying {uncertain.name}")
     except KeyboardInterrupt:
         notes.append(f"interrupted: only {len(effects)} inputs were varied")
     return sorted(effects, key=lambda e: -abs(e.advantage_at_high - e.advantage_at_low))
 
 
-def _few(configuration: Configuration, question: Question) -> float:
-    return run(configuration, question.objective, FLIP_REPETITIONS).score
-
-
-def _effect(entries: Sequence[Entry], uncertain: Input, advice: Kind, question: Question) -> InputEffect:
+def _effect(
+    entries: Sequence[Entry], uncertain: Input, advice: Kind, few: Callable[[Configuration], float], min_gain: float
+) -> InputEffect:
     known: dict[float, dict[Kind, float]] = {}
 
     def scores(value: float) -> dict[Kind, float]:
@@ -206,7 +220,7 @@ def _effect(entries: Sequence[Entry], uncertain: Input, advice: Kind, question: 
             known[value] = {}
             for entry in entries:
                 changed = None if value == uncertain.value else uncertain.change(entry.candidate, value)
-                score = entry.score if changed is None else entry.score * _few(changed, question) / entry.few
+                score = entry.score if changed is None else entry.score * few(changed) / entry.few
                 known[value][entry.kind] = max(score, known[value].get(entry.kind, 0.0))
         return known[value]
 
@@ -214,7 +228,7 @@ def _effect(entries: Sequence[Entry], uncertain: Input, advice: Kind, question: 
         return scores(value)[advice] / max(score for kind, score in scores(value).items() if kind != advice)
 
     def advised(value: float) -> Kind:
-        return advise(scores(value), question.min_gain)
+        return advise(scores(value), min_gain)
 
     below = flip_point(advised, uncertain.value, uncertain.low)
     above = flip_point(advised, uncertain.value, uncertain.high)
@@ -242,6 +256,12 @@ def _notes(points: pd.DataFrame, choices: Sequence[Choice], n_finished: int, met
         notes.append(
             "the paper's default is no point of the sweep, and acceptance is given for other exits only, so it is not "
             "compared"
+        )
+    screened, here = meta.get("code_version"), code_version()
+    if screened not in (None, here):
+        notes.append(
+            f"the sweep's points are of version {screened}, and this is {here}: run `hispec sweep` again to see "
+            "whether the same points lead"
         )
     if n_finished < int(meta.get("n_points", n_finished)):
         notes.append(f"the sweep was interrupted: {n_finished} of {meta['n_points']} points are finished")

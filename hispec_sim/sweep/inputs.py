@@ -57,17 +57,16 @@ def inputs_of(candidates: Sequence[Candidate]) -> Iterator[Input]:
 
 
 def _parameters(candidates: Sequence[Candidate]) -> Iterator[Input]:
-    known = {}
-    for candidate in candidates:
-        used = set(candidate.loaded.uses.values())
-        for name, parameter in candidate.loaded.scenario.parameters.items():
-            if parameter.range is not None and name in used:
-                known[name] = parameter
+    known = {
+        name: candidate.loaded.scenario.parameters[name]
+        for candidate in candidates
+        for name in ranged_uses(candidate).values()
+    }
     for name, parameter in known.items():
         assert parameter.range is not None
 
         def change(candidate: Candidate, value: float, name: str = name) -> Configuration | None:
-            if name not in candidate.loaded.uses.values():
+            if name not in ranged_uses(candidate).values():
                 return None
             return replace(candidate, loaded=candidate.loaded.with_parameter(name, value)).configuration()
 

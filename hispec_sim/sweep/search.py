@@ -23,14 +23,16 @@ Objective = Callable[[Sequence[Point]], Sequence[float]]
 def search(space: Space, objective: Objective, evaluations: int, seed: int) -> list[Point]:
     """Ask for at most so many points, shared out among the policies; returns them in the order of asking.
 
-    Raises InputError when no point meets the constraints.
+    Raises InputError when a policy has no point that meets the constraints, or none is found.
     """
-    searches = [
-        _Search(part, share, seed) for part, share in zip(space.parts, _shares(space, evaluations), strict=True)
-    ]
+    shares = _shares(space, evaluations)
+    searches = [_Search(part, share, seed) for part, share in zip(space.parts, shares, strict=True)]
     asked: list[Point] = []
     while True:
         batches = [one.ask() for one in searches]
+        for part, share, batch in zip(space.parts, shares, batches, strict=True):
+            if share and not batch and not asked:
+                raise space.no_point_of(part)
         points = [point for batch in batches for point in batch]
         if not points:
             break
@@ -38,10 +40,6 @@ def search(space: Space, objective: Objective, evaluations: int, seed: int) -> l
         for one, batch in zip(searches, batches, strict=True):
             one.tell(batch, [next(values) for _ in batch])
         asked += points
-    if not asked:
-        raise space.sweep.source.fail(
-            ("constraints",), "the search has found no point that meets all constraints; loosen them"
-        )
     return asked
 
 

@@ -60,23 +60,23 @@ def sweep_page(
 def _choices(answer: Recommendation) -> PageTable:
     rows = []
     for choice in answer.choices:
-        margin, speed = choice.recommended_over_this, choice.tokens_per_s
+        margin, speed, own = choice.recommended_over_this, choice.tokens_per_s, choice.role == answer.advice
         rows.append(
             [
                 Cell(TITLES[choice.role]),
-                Cell(f"{choice.policy}: {levels_text(choice.levels)}"),
-                Cell(choice.bonus),
+                Cell(f"{choice.policy}: {levels_text(choice.levels)}" if len(choice.levels) > 1 else choice.policy),
+                Cell(choice.bonus if len(choice.levels) > 1 else ""),
                 Cell(f"{speed.median:.1f} [{speed.low:.1f}, {speed.high:.1f}]", speed.median),
                 number(choice.tpot_ms.median, ".3g"),
-                Cell(f"{margin.ratio:.3f}x [{margin.low:.3f}, {margin.high:.3f}]", margin.ratio),
+                Cell("" if own else f"{margin.ratio:.3f}x [{margin.low:.3f}, {margin.high:.3f}]", margin.ratio),
                 number(choice.n_points, ",d"),
             ]
         )
     headings = ("kind", "configuration", "bonus", "tokens/s", "ms/token", "recommended over this", "points compared")
     bold = next(k for k, choice in enumerate(answer.choices) if choice.role == answer.advice)
     caption = (
-        f"The best of each kind, {answer.repetitions} repetitions with the same luck on the event-driven engine. "
-        "The paper's default: HiSpec, arXiv 2510.01336."
+        f"The best of each kind, {answer.repetitions} repetitions on the event-driven engine, all with the same luck, "
+        "by which no point was chosen. The paper's default: HiSpec, arXiv 2510.01336."
     )
     return PageTable(headings, rows, caption, bold)
 
