@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hispec_sim.report.recommendation import TITLES, Recommendation, levels_text
+from hispec_sim.report.recommendation import TITLES, Recommendation, choice_text
 
 SOURCE = "the paper's default: HiSpec, arXiv 2510.01336"
 
@@ -37,9 +37,7 @@ def _choices(answer: Recommendation) -> Table:
         own = choice.role == answer.advice
         table.add_row(
             TITLES[choice.role],
-            f"{choice.policy}: {levels_text(choice.levels)}, bonus {choice.bonus}"
-            if len(choice.levels) > 1
-            else choice.policy,
+            choice_text(answer, choice),
             f"{speed.median:.1f} [{speed.low:.1f}, {speed.high:.1f}]",
             f"{choice.tpot_ms.median:.2f}",
             "-" if own else f"{margin.ratio:.3f}x [{margin.low:.3f}, {margin.high:.3f}]",

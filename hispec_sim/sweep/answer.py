@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hispec_sim.errors import InputError
-from hispec_sim.report.recommendation import Choice, InputEffect, Kind, Recommendation
-from hispec_sim.scenario.load import LoadedScenario
+from hispec_sim.report.recommendation import KINDS, TITLES, Choice, InputEffect, Kind, Recommendation
 from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.sweep.candidate import (
     Candidate,
@@ -22,11 +21,12 @@ from hispec_sim.sweep.candidate import (
     run,
 )
 from hispec_sim.sweep.conditions import Conditions
+from hispec_sim.sweep.contest import Contest, Question, ScenarioOf, Tick, hold
 from hispec_sim.sweep.defaults import default_like, is_default
 from hispec_sim.sweep.flip import flip_point
 from hispec_sim.sweep.identity import code_version
 from hispec_sim.sweep.inputs import inputs_of
-from hispec_sim.sweep.recommend import OBJECTIVES, advise, competing, kind_of, leading, records, untried
+from hispec_sim.sweep.recommend import OBJECTIVES, competing, kind_of, leading, records, tried, untried
 from hispec_sim.sweep.sentence import sentence
 from hispec_sim.sweep.uncertain import Input
 from hispec_sim.sweep.vllm import speculative_config
@@ -35,42 +35,6 @@ SCREENED_PER_KIND = 3
 """Leading points of every kind that are simulated again: screening and luck may have changed their order."""
 FLIP_REPETITIONS = 3
 """Repetitions at every value of an input, the first of the finalists': all values meet the same luck, so few do."""
-
-Tick = Callable[[str], None]
-ScenarioOf = Callable[[Mapping[str, Any]], LoadedScenario]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a sweep."""
-
-    objective: str = "tokens_per_s"
-    max_tpot_ms: float | None = None
-    where: str | None = None
-    min_gain: float = 0.01
-    repetitions: int = 20
-    vary: bool = True
-    """Whether to look for what flips the advice, which takes most of the time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """The finalists of every kind with their outcomes, the best first. Kinds are in the order of simplicity.
-
-    `luck` are the numbers of the repetitions that all met: none of those that the sweep chose its leaders by.
-    """
-
-    finalists: Mapping[Kind, Sequence[tuple[Candidate, Outcome]]]
-    luck: range
-
-    @property
-    def best(self) -> dict[Kind, tuple[Candidate, Outcome]]:
-        """The best of every kind."""
-        return {kind: finalists[0] for kind, finalists in self.finalists.items()}
-
-    def scores(self) -> dict[Kind, float]:
-        """By kind."""
-        return {kind: outcome.score for kind, (_, outcome) in self.best.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +70,8 @@ def recommend(
             f"the points that compete are all {next(iter(leaders)).replace('_', ' ')}, so there is nothing to compare; "
             "sweep an autoregressive policy and others too"
         )
-    contest = _contest(leaders, scenario_of, question, tick)
-    scores = contest.scores()
-    advice = advise(scores, question.min_gain)
+    contest = hold(leaders, scenario_of, question, tick)
+    advice = contest.advised(contest.scores, question.min_gain)
     rows = {str(row["point"]): row for part in leaders.values() for row in records(part)}
     counts = points["n_levels"].map(kind_of).value_counts()
     compared = [*contest.best.values(), *_default(contest, points, scenario_of, question)]
@@ -128,7 +91,8 @@ def recommend(
         )
         for candidate, outcome in compared
     ]
-    notes = _notes(points, choices, len(table), meta)
+    limited = question.max_tpot_ms is not None
+    notes = _notes(tried(table, conditions, where=question.where, load_is_chosen=limited), choices, len(table), meta)
     effects = _effects(contest, advice, question, notes, tick) if question.vary else []
     answer = Recommendation(
         sentence="",
@@ -145,26 +109,6 @@ def recommend(
         sweep=dict(meta),
     )
     return answer.model_copy(update={"sentence": sentence(answer)})
-
-
-def _contest(leaders: Mapping[Kind, pd.DataFrame], scenario_of: ScenarioOf, question: Question, tick: Tick) -> Contest:
-    """Simulate the leaders again and keep the best of every kind that keeps to the limit."""
-    candidates = [
-        (kind, Candidate(kind, str(row["point"]), scenario_of(row)))
-        for kind, rows in leaders.items()
-        for row in records(rows)
-    ]
-    seen = max(candidate.loaded.scenario.repetitions for _, candidate in candidates)
-    luck = range(seen, seen + question.repetitions)
-    finalists: dict[Kind, list[tuple[Candidate, Outcome]]] = {}
-    for kind, candidate in candidates:
-        outcome = run(candidate.configuration(), question.objective, luck)
-        tick(f"simulating {candidate.policy}")
-        if question.max_tpot_ms is None or interval(outcome.tpot_ms).median <= question.max_tpot_ms:
-            finalists.setdefault(kind, []).append((candidate, outcome))
-    if len(finalists) < 2:
-        raise InputError("simulated again, fewer than two kinds of decoding keep to --max-tpot-ms; allow a little more")
-    return Contest({kind: sorted(found, key=lambda pair: -pair[1].score) for kind, found in finalists.items()}, luck)
 
 
 def _default(
@@ -196,13 +140,16 @@ def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str
     def few(configuration: Configuration) -> float:
         return run(configuration, question.objective, luck).score
 
+    def advised(scores: Mapping[Kind, float]) -> Kind:
+        return contest.advised(scores, question.min_gain)
+
     try:
         entries = [
             Entry(kind, candidate, outcome.score, few(candidate.configuration()))
             for kind, candidate, outcome in finalists
         ]
         for uncertain in inputs_of([entry.candidate for entry in entries]):
-            effects.append(_effect(entries, uncertain, advice, few, question.min_gain))
+            effects.append(_effect(entries, uncertain, advice, few, advised))
             tick(f"varying {uncertain.name}")
     except KeyboardInterrupt:
         notes.append(f"interrupted: only {len(effects)} inputs were varied")
@@ -210,7 +157,11 @@ def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str
 
 
 def _effect(
-    entries: Sequence[Entry], uncertain: Input, advice: Kind, few: Callable[[Configuration], float], min_gain: float
+    entries: Sequence[Entry],
+    uncertain: Input,
+    advice: Kind,
+    few: Callable[[Configuration], float],
+    advised: Callable[[Mapping[Kind, float]], Kind],
 ) -> InputEffect:
     known: dict[float, dict[Kind, float]] = {}
 
@@ -227,11 +178,11 @@ def _effect(
     def advantage(value: float) -> float:
         return scores(value)[advice] / max(score for kind, score in scores(value).items() if kind != advice)
 
-    def advised(value: float) -> Kind:
-        return advise(scores(value), min_gain)
+    def advised_at(value: float) -> Kind:
+        return advised(scores(value))
 
-    below = flip_point(advised, uncertain.value, uncertain.low)
-    above = flip_point(advised, uncertain.value, uncertain.high)
+    below = flip_point(advised_at, uncertain.value, uncertain.low)
+    above = flip_point(advised_at, uncertain.value, uncertain.high)
     return InputEffect(
         name=uncertain.name,
         unit=uncertain.unit,
@@ -252,6 +203,9 @@ def _effect(
 def _notes(points: pd.DataFrame, choices: Sequence[Choice], n_finished: int, meta: Mapping[str, Any]) -> list[str]:
     notes = untried(points)
     roles = {choice.role for choice in choices}
+    for kind in KINDS:
+        if kind not in roles and (points["n_levels"].map(kind_of) == kind).any():
+            notes.append(f"no point of {TITLES[kind]} keeps to --max-tpot-ms")
     if "hierarchy" in roles and "paper_default" not in roles:
         notes.append(
             "the paper's default is no point of the sweep, and acceptance is given for other exits only, so it is not "
