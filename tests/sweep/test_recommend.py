@@ -18,8 +18,9 @@ from hispec_sim.closed_forms import leviathan_tokens_per_round
 from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation import Recommendation
 from hispec_sim.report.sweep_folder import read_recommendation, write_recommendation
-from hispec_sim.sweep.answer import Question, recommend
+from hispec_sim.sweep.answer import recommend
 from hispec_sim.sweep.conditions import Conditions
+from hispec_sim.sweep.contest import Question
 from hispec_sim.sweep.defaults import default_exits, is_default
 from hispec_sim.sweep.flip import PRECISION, flip_point
 from hispec_sim.sweep.recommend import advise, competing, leading, paired_ratio, untried
