@@ -128,6 +128,14 @@ def test_more_complex_only_where_it_gains() -> None:
     assert advise({"single_layer": 90, "hierarchy": 80}, 0.0) == "single_layer"
 
 
+def test_what_could_be_luck_advises_nothing() -> None:
+    scores = {"autoregressive": 100.0, "single_layer": 120.0, "hierarchy": 123.0}
+    luck = {("single_layer", "autoregressive"): 1.05, ("hierarchy", "single_layer"): 1.03}
+    assert advise(scores, 0.01) == "hierarchy"
+    assert advise(scores, 0.01, luck) == "single_layer"
+    assert advise(scores | {"hierarchy": 124.0}, 0.01, luck) == "hierarchy"
+
+
 def test_paired_interval_by_hand() -> None:
     """Five log ratios of mean .1 and standard deviation .01581: half width 2.776 * .01581 / sqrt(5)."""
     logs = [0.08, 0.09, 0.1, 0.11, 0.12]

@@ -49,6 +49,17 @@ def test_the_best_is_found_with_few_evaluations(tmp_path: Path, seed: int) -> No
     assert max(smooth(dict(point.values)) for point in hispec) >= 0.99 * best
 
 
+def test_few_evaluations_are_learned_from(tmp_path: Path) -> None:
+    """With 10 for a policy of thousands of points, steps beside the best lead up the hill (random ones come to 95)."""
+    over = space(tmp_path, content())
+    best = []
+    for seed in range(1, 7):
+        asked = [point for point in search(over, objective(smooth), 21, seed) if point.policy == "hispec"]
+        assert len(asked) == 10
+        best.append(max(smooth(dict(point.values)) for point in asked))
+    assert sum(best) / len(best) >= 97
+
+
 def test_nothing_is_asked_twice_nor_against_constraints(tmp_path: Path) -> None:
     asked = search(space(tmp_path, content()), objective(smooth), 120, 1)
     keys = [(point.policy, *point.values.items()) for point in asked]
