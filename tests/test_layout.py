@@ -15,7 +15,7 @@ FLOORS = {
     "acceptance": 3,
     "simulate": 4, "execute": 4,
     "scenario": 5, "profiler": 5,
-    "study": 6,
+    "hierarchy": 6, "study": 6,
     "published": 7, "validate": 7, "sweep": 7,
     "cli": 8,
 }  # fmt: skip

@@ -34,7 +34,7 @@ class ReplaySource:
     """
 
     def __init__(self, trace: AgreementTrace, cascade: Cascade, networks: Mapping[str, NetworkSpec]) -> None:
-        self.trace = trace
+        self.trace, self.cascade, self.networks = trace, cascade, networks
         self.columns = _columns(trace, cascade, networks)
         self._recorded: list[dict[tuple[int, int], int]] = []
         self._pools: list[list[int]] = []
@@ -47,6 +47,10 @@ class ReplaySource:
             if middle:
                 self._check_continuations(level, pool)
         self._confirmed = self._mean_acceptance()
+
+    def on(self, trace: AgreementTrace) -> ReplaySource:
+        """The same cascade over another trace of the same exits."""
+        return ReplaySource(trace, self.cascade, self.networks)
 
     def sampler(self, sequence: int, rng: np.random.Generator, first: int = 0) -> ReplaySampler:
         """The outcomes of the request that decodes the given recorded sequence (modulo their number), from its token

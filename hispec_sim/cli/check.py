@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+import hispec_sim
+from hispec_sim.cli.check_hierarchy import hierarchy_command
 from hispec_sim.cli.progress import progress
-from hispec_sim.errors import InputError
 from hispec_sim.published.bench import Bench
 from hispec_sim.published.check import Check, Findings, pick_groups, run_group
 from hispec_sim.published.checks import all_groups
+from hispec_sim.published.fidelity import open_table, overall_table, quantity_table, reading_table
 from hispec_sim.published.results import check_table, role_of, summary
-from hispec_sim.report.folder import check_free
+from hispec_sim.report.folder import check_free, move_in
 from hispec_sim.report.published_figures import draw_published
+from hispec_sim.report.published_page import published_page
 
-check_app = typer.Typer(help="Compare the simulator with what others have published.", no_args_is_help=True)
+check_app = typer.Typer(help="Compare the simulator with what has been published and executed.", no_args_is_help=True)
 _READINGS_SHOWN = 5
 _ROLES = {
     "stated": "stated beforehand",
@@ -30,9 +33,7 @@ _ROLES = {
 }
 
 
-@check_app.callback()
-def _check() -> None:
-    """Keep `paper` a subcommand while it is the only one."""
+check_app.command("hierarchy")(hierarchy_command)
 
 
 @check_app.command("paper")
@@ -49,19 +50,30 @@ def paper_command(
 ) -> None:
     """Simulate the published numbers of HiSpec, LayerSkip, Leviathan et al. and PipeSpec, and compare.
 
-    Misses are findings: they stay in the table, explained, and the exit status is 0. Writes paper_checks.json,
-    paper_checks.csv (every reading) and figures.
+    Misses are findings: they stay in the table, explained, and the exit status is 0. Writes paper_checks.html (errors,
+    ranking and every reading on one page), paper_checks.json, paper_checks.csv (every reading) and figures.
     """
     groups = pick_groups(all_groups(), only or [])
     check_free(out, force=force)
     bench = Bench(profiles, tokens, seed)
     with progress("checking", sum(len(group.readings) for group in groups), "readings") as tick:
         findings = [run_group(group, bench, tick) for group in groups]
+    checks = check_table(findings)
+    readings = reading_table(findings, checks)
+    tables = {
+        "checks": checks,
+        "overall": overall_table(checks),
+        "quantities": quantity_table(findings, checks),
+        "readings": readings,
+        "open points": open_table(findings, readings),
+    }
     console = Console()
     for each in findings:
         console.print(_view(each))
     console.print(_closing(findings))
-    files = _write(out, findings)
+    console.print(_errors(tables))
+    settings = {"profiles": profiles, "tokens": tokens, "seed": seed, "version": hispec_sim.__version__}
+    files = move_in(out, lambda folder: _write(folder, findings, tables, settings))
     console.print(f"written to {out}: {', '.join(file.name for file in files)}", soft_wrap=True, highlight=False)
 
 
@@ -74,8 +86,7 @@ def _view(findings: Findings) -> Group:
         first, *others = dict.fromkeys(check.assumption for check in findings.printed(reading))
         more = f" (and {len(others)} more like it: paper_checks.csv)" if others else ""
         parts.append(Text(f"rests on: {first}{more}", style="dim"))
-    missed = [check for reading in findings.shown for check in findings.printed(reading) if not check.hit]
-    parts += [Text(f"miss: {text}", style="yellow") for text in dict.fromkeys(check.explanation for check in missed)]
+    parts += [Text(f"miss: {text}", style="yellow") for text in _misses(findings)]
     if len(findings.checks) > 1:
         heading = f"\n{len(findings.checks)} readings: the best, the stated and the worst"
         parts += [Text(heading), _readings(findings), Text(f"a reading settles: {findings.group.axes}", style="dim")]
@@ -125,18 +136,50 @@ def _closing(findings: list[Findings]) -> Table:
     return table
 
 
-def _write(out: Path, findings: list[Findings]) -> list[Path]:
-    """All files or none: written beside the folder first, moved in at the end."""
-    table = check_table(findings)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-            staging = Path(folder)
-            files = [staging / "paper_checks.json", staging / "paper_checks.csv"]
-            files[0].write_text(json.dumps(summary(findings), indent=2) + "\n", encoding="utf-8")
-            table.to_csv(files[1], index=False, float_format="%.6g")
-            files += draw_published(table, staging)
-            out.mkdir(exist_ok=True)
-            return [file.replace(out / file.name) for file in files]
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}; give another place with --out") from None
+def _write(
+    folder: Path, findings: list[Findings], tables: dict[str, pd.DataFrame], provenance: dict[str, Any]
+) -> list[Path]:
+    checks = tables["checks"]
+    groups = pd.DataFrame(
+        [
+            {
+                "key": each.group.key,
+                "title": each.group.title,
+                "tolerance": each.group.tolerance,
+                "axes": each.group.axes,
+                "misses": " ".join(_misses(each)),
+            }
+            for each in findings
+        ]
+    )
+    result = {
+        name: tables[name].astype(object).where(tables[name].notna(), None).to_dict("records")
+        for name in ("overall", "quantities")
+    }
+    files = [folder / f"paper_checks.{ending}" for ending in ("json", "csv", "html")]
+    files[0].write_text(json.dumps({"groups": summary(findings), **result}, indent=2) + "\n", encoding="utf-8")
+    checks.to_csv(files[1], index=False, float_format="%.6g")
+    files[2].write_text(published_page(tables, groups, provenance), encoding="utf-8")
+    return files + draw_published(checks, folder)
+
+
+def _misses(findings: Findings) -> list[str]:
+    """What the misses of the shown readings mean, each once."""
+    missed = [check for reading in findings.shown for check in findings.printed(reading) if not check.hit]
+    return list(dict.fromkeys(check.explanation for check in missed))
+
+
+def _errors(tables: dict[str, pd.DataFrame]) -> Table:
+    """Quantities that have a ranking; the page has all."""
+    table = Table(title="\nerrors (simulated / published - 1) and ranking", title_justify="left")
+    table.add_column("quantity")
+    for heading in ("reading", "numbers", "median", "p95", "bias", "Kendall tau"):
+        table.add_column(heading, justify="left" if heading == "reading" else "right")
+    overall = tables["overall"].assign(group="all", quantity="all", kendall_tau=float("nan"))
+    for row in pd.concat([tables["quantities"].dropna(subset=["kendall_tau"]), overall]).to_dict("records"):
+        source = row["group"].split(":")[0]
+        quantity = "all" if source == "all" else f"{source}, {row['quantity']}"
+        tau = "-" if pd.isna(row["kendall_tau"]) else f"{row['kendall_tau']:.2f}"
+        errors = (f"{row['median']:.1%}", f"{row['p95']:.1%}", f"{row['bias']:+.1%}")
+        table.add_row(quantity, row["role"], str(row["numbers"]), *errors, tau)
+    return table

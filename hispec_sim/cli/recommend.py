@@ -61,8 +61,9 @@ def recommend_command(
     then every uncertain input is varied alone. Writes recommendation.json and figures/ into the sweep's folder.
     """
     # what reads a sweep's store is an extra: without it, this command says so and all others work
-    from hispec_sim.sweep.answer import Question, recommend
+    from hispec_sim.sweep.answer import recommend
     from hispec_sim.sweep.conditions import conditions_of
+    from hispec_sim.sweep.contest import Question
     from hispec_sim.sweep.pictures import pictures_of
     from hispec_sim.sweep.results import read_results
 

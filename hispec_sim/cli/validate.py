@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from hispec_sim.profiler.prompts import Text
 
 INTERRUPTED = 130
+CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
 
 
 def validate_command(
@@ -46,6 +48,9 @@ def validate_command(
             show_default="the model's own, if any",
         ),
     ] = None,
+    clock: Annotated[
+        str, typer.Option(help="wall; or processor: one thread's own time, for a machine that others use.")
+    ] = "wall",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulations.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
 ) -> None:
@@ -73,6 +78,10 @@ def validate_command(
         half = Split(split)
     except ValueError:
         raise InputError(f"--split {split!r} must be one of {', '.join(Split)}") from None
+    if clock not in CLOCKS:
+        raise InputError(f"--clock {clock!r} must be one of {', '.join(CLOCKS)}")
+    if clock == "processor" and threads > 1:
+        raise InputError(f"--clock processor times one thread, --threads is {threads}; use --clock wall")
     plan = load_design(design, prompts=limit)
     configurations = plan.expand()
     recorded = load_trace(trace)
@@ -91,7 +100,7 @@ def validate_command(
     pack_for_cpu(network)
     decoding: dict[str, Any] = {
         "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,
-        "threads": threads, "exit_heads": exit_heads, "version": hispec_sim.__version__,
+        "threads": threads, "clock": clock, "exit_heads": exit_heads, "version": hispec_sim.__version__,
     }  # fmt: skip
     settings = decoding | {
         "profile": _named(profile), "trace": _named(trace), "seed": seed,
@@ -112,7 +121,7 @@ def validate_command(
     interrupted = False
     try:
         with progress("decoding", repeats * len(configurations), "runs") as tick:
-            campaign.decode(configurations, repeats, lambda c, r: observe(c, r, network, ids), tick)
+            campaign.decode(configurations, repeats, lambda c, r: observe(c, r, network, ids, CLOCKS[clock]), tick)
     except KeyboardInterrupt:
         interrupted = True
     with progress("simulating", len(configurations), "configurations") as tick:

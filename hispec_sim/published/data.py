@@ -19,9 +19,9 @@ class PublishedTable:
 
 
 @cache
-def published_table(name: str) -> PublishedTable:
-    """The table in `data/published/NAME.csv`."""
-    lines = files("hispec_sim").joinpath(f"data/published/{name}.csv").read_text(encoding="utf-8").splitlines()
+def published_table(name: str, folder: str = "published") -> PublishedTable:
+    """The table in `data/published/NAME.csv`; what was executed here is in the folder `executed`."""
+    lines = files("hispec_sim").joinpath(f"data/{folder}/{name}.csv").read_text(encoding="utf-8").splitlines()
     notes = [line.removeprefix("# ") for line in lines if line.startswith("#")]
     rows = tuple(csv.DictReader(line for line in lines if not line.startswith("#")))
     return PublishedTable(notes[0].removeprefix("source: "), tuple(notes[1:]), rows)

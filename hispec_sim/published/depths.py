@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import combinations, product
+from itertools import product
 
 from hispec_sim.cascade import Bonus
 from hispec_sim.published.bench import HOSTS, Bench, cascade_of, eager_host
@@ -11,6 +11,7 @@ from hispec_sim.published.check import Check, Group
 from hispec_sim.published.conversion import chain_model
 from hispec_sim.published.data import published_table
 from hispec_sim.published.shares import ACCEPTANCES, acceptance_of
+from hispec_sim.study.fidelity import kendall_tau
 
 NETWORK = "llama-2-70b"
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
@@ -45,13 +46,6 @@ def exit_order() -> Group:
 def agreement_at(depth: int, draft: float, intermediate: float) -> float:
     """P(exit `depth` of 80 predicts the target's token): given at 10 and 20, a straight line to 1 from 20 to 80."""
     return draft if depth == 10 else intermediate + (1 - intermediate) * (depth - 20) / 60
-
-
-def kendall_tau(order: list[float], ranking: list[float]) -> float:
-    """Share of pairs in the same order less the share in the opposite one."""
-    pairs = list(combinations(range(len(order)), 2))
-    signs = [(order[i] - order[j]) * (ranking[i] - ranking[j]) for i, j in pairs]
-    return (sum(sign > 0 for sign in signs) - sum(sign < 0 for sign in signs)) / len(pairs)
 
 
 def _checks(bench: Bench, acceptance: str, bonus: Bonus, correlation: str, host: str) -> tuple[Check, ...]:

@@ -19,7 +19,7 @@ from hispec_sim.published.tuning import tuned_draft_length
 
 DATASETS = ("sharegpt", "cnn_dm", "humaneval", "gsm8k", "xsum")
 EXITS = {"llama-2-70b": (10, 20), "llama-3-8b": (3, 8)}  # stated in the paper
-_PROFILES = {"llama-2-70b": "llama-2-70b", "llama-3-8b": "llama-3.1-8b"}  # Llama 3.1 8B has the shape of Llama 3 8B
+PROFILES = {"llama-2-70b": "llama-2-70b", "llama-3-8b": "llama-3.1-8b"}  # Llama 3.1 8B has the shape of Llama 3 8B
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
 SAME, OWN, INTERMEDIATE = "LayerSkip at Ld, Nd=2", "LayerSkip at Ld, tuned Nd", "LayerSkip at Li, tuned Nd"
 _TUNED = (1, 2, 3, 4, 6, 8, 12)
@@ -53,7 +53,7 @@ def _checks(bench: Bench, acceptance: str, bonus: Bonus, baseline: str, host: st
     published = {(row["network"], row["method"]): row for row in table.rows}
     checks: list[Check] = []
     for network in EXITS:
-        profile = _PROFILES[network]
+        profile = PROFILES[network]
         costs = {profile: bench.cost(profile, 0, eager_host(bench, host))}
         alone = bench.autoregressive(profile, costs).tokens_per_s
         pairs: list[tuple[float, float]] = []
@@ -92,7 +92,7 @@ def _row(
 def _hispec(
     bench: Bench, network: str, draft: float, intermediate: float, bonus: Bonus, costs: dict[str, NetworkCost]
 ) -> float:
-    profile, (ld, li) = _PROFILES[network], EXITS[network]
+    profile, (ld, li) = PROFILES[network], EXITS[network]
     n_layers = bench.n_layers(profile)
     cascade = cascade_of((profile, ld, 0), (profile, li, DRAFT_LENGTH), (profile, n_layers, VERIFY_PERIOD), bonus=bonus)
     return bench.run(cascade, chain_model(draft, intermediate), costs).tokens_per_s

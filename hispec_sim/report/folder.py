@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,19 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise InputError(f"{folder} is a file; give another place with --out")
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise InputError(f"{folder} already holds results; replace them with --force, or give another place with --out")
+
+
+def move_in(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
+    """All files that `write` makes or none: it writes into a folder beside `folder`, whose files are moved in at the
+    end. Raises InputError where nothing can be written."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as staging:
+            files = write(Path(staging))
+            folder.mkdir(exist_ok=True)
+            return [file.replace(folder / file.name) for file in files]
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; give another place with --out") from None
 
 
 def write_results(

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hispec_sim.report.figures import COLOURS, GREY, STYLE
+from hispec_sim.report.sweep_figures import Picture
 
 _ROLES = (("stated", "stated reading", COLOURS[0], "o"), ("best", "best-fitting reading", COLOURS[5], "s"))
 
@@ -22,15 +23,21 @@ _ROLES = (("stated", "stated reading", COLOURS[0], "o"), ("best", "best-fitting 
 def draw_published(checks: pd.DataFrame, folder: Path) -> list[Path]:
     """Draw every figure that `checks` has rows for into `folder`; returns the files."""
     drawn: list[Path] = []
-    for group, name, draw in _FIGURES:
-        rows = checks[checks["group"] == group] if group else checks
-        if len(rows):
-            with mpl.rc_context(STYLE):
-                figure = draw(rows)
-                path = folder / f"paper_{name}.png"
-                figure.savefig(path, dpi=130)
-            drawn.append(path)
+    with mpl.rc_context(STYLE):
+        for picture in published_pictures(checks).values():
+            drawn.append(folder / f"paper_{picture.name}.png")
+            picture.figure.savefig(drawn[-1], dpi=130)
     return drawn
+
+
+def published_pictures(checks: pd.DataFrame) -> dict[str, Picture]:
+    """Every figure that `checks` has rows for, by the key of its group; that of all groups has the key ''."""
+    with mpl.rc_context(STYLE):
+        return {
+            group: Picture(name, name.replace("_", " "), draw(rows))
+            for group, name, draw in _FIGURES
+            if len(rows := checks[checks["group"] == group] if group else checks[~checks["absolute"]])
+        }
 
 
 def scatter_figure(checks: pd.DataFrame) -> Figure:

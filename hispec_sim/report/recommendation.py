@@ -100,6 +100,20 @@ class Recommendation(Plain):
         return next(choice for choice in self.choices if choice.role == self.advice)
 
 
+def choice_text(answer: Recommendation, choice: Choice) -> str:
+    """A choice in words, with its load where choices differ in that."""
+    text = choice.policy
+    if len(choice.levels) > 1:
+        text += f": {levels_text(choice.levels)}, bonus {choice.bonus}"
+    return text + load_text(answer, choice)
+
+
+def load_text(answer: Recommendation, choice: Choice) -> str:
+    """A choice's load, nothing where all choices have one."""
+    loads = {other.concurrency for other in answer.choices}
+    return f", concurrency {choice.concurrency}" if len(loads) > 1 else ""
+
+
 def levels_text(levels: list[dict[str, Any]]) -> str:
     """One configuration in words: where it drafts and verifies, with its draft length and periods."""
     if len(levels) == 1:

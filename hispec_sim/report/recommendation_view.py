@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hispec_sim.report.recommendation import TITLES, Recommendation, levels_text
+from hispec_sim.report.recommendation import TITLES, Recommendation, choice_text
 
 SOURCE = "the paper's default: HiSpec, arXiv 2510.01336"
 
@@ -27,8 +27,8 @@ def recommendation_view(answer: Recommendation) -> RenderableType:
 def _choices(answer: Recommendation) -> Table:
     table = Table(title="the best of each kind, simulated again", title_justify="left", caption_justify="left")
     table.caption = (
-        f"{answer.repetitions} repetitions on the event-driven engine, all with the same luck; recommended: bold; "
-        f"{SOURCE}"
+        f"{answer.repetitions} repetitions on the event-driven engine, all with the same luck, by which no point was "
+        f"chosen; recommended: bold; {SOURCE}"
     )
     for heading in ("kind", "configuration", "tokens/s", "ms/token", "recommended\nis faster by", "points\ncompared"):
         table.add_column(heading, justify="left" if heading in ("kind", "configuration") else "right")
@@ -37,9 +37,7 @@ def _choices(answer: Recommendation) -> Table:
         own = choice.role == answer.advice
         table.add_row(
             TITLES[choice.role],
-            f"{choice.policy}: {levels_text(choice.levels)}, bonus {choice.bonus}"
-            if len(choice.levels) > 1
-            else choice.policy,
+            choice_text(answer, choice),
             f"{speed.median:.1f} [{speed.low:.1f}, {speed.high:.1f}]",
             f"{choice.tpot_ms.median:.2f}",
             "-" if own else f"{margin.ratio:.3f}x [{margin.low:.3f}, {margin.high:.3f}]",

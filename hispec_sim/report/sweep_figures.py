@@ -110,10 +110,11 @@ def heatmap(
     return Picture(name, f"Best {value} over all else, by {DESIGN.get(x, x)} and {DESIGN.get(y, y)}", figure, tips)
 
 
-def pareto(points: pd.DataFrame) -> Picture | None:
+def pareto(points: pd.DataFrame, limit_ms: float | None = None, recommended: str = "") -> Picture | None:
     """tokens_per_s against tpot_ms with the front: points than which none is both faster and quicker.
 
-    None at a single concurrency, where one is the reciprocal of the other.
+    `limit_ms` is that of the latency, `recommended` a point to mark. None at a single concurrency, where one is the
+    reciprocal of the other.
     """
     if points["concurrency"].nunique() < 2:
         return None
@@ -136,11 +137,19 @@ def pareto(points: pd.DataFrame) -> Picture | None:
                 (mark,) = axes.plot(row["tpot_ms"], row["tokens_per_s"], **style)
                 mark.set_gid(f"pareto_{len(tips)}")
                 tips[f"pareto_{len(tips)}"] = _tip(row, {"concurrency": row["concurrency"]})
+        chosen = points[points["point"] == recommended]
+        if len(chosen):
+            axes.plot(
+                chosen["tpot_ms"], chosen["tokens_per_s"], "o", markersize=13, markerfacecolor="none",
+                markeredgecolor=COLOURS[5], markeredgewidth=2, linestyle="none", label="recommended",
+            )  # fmt: skip
+        if limit_ms is not None:
+            axes.axvline(limit_ms, color="black", linewidth=1, linestyle="--", label=f"limit: {limit_ms:g} ms")
         axes.step(front["tpot_ms"], front["tokens_per_s"], where="post", color="black", linewidth=1, label="front")
         axes.grid(visible=True, axis="both")
         axes.set_xlabel("tpot_ms: milliseconds per output token of one sequence (less is better)")
         axes.set_ylabel("tokens_per_s, all sequences (more is better)")
-        figure.legend(frameon=False, ncols=4, loc="outside upper center", fontsize=9)
+        figure.legend(frameon=False, ncols=3, loc="outside upper center", fontsize=9)
     return Picture("pareto", "Throughput against latency; on the black line nothing is better in both", figure, tips)
 
 
@@ -174,7 +183,7 @@ def speedup(points: pd.DataFrame) -> Picture | None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(best.index.tolist(), [str(concurrency) for concurrency in best.index], minor=False)
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * float(np.nanmax(best.div(best["autoregressive"], axis=0))))
         axes.grid(visible=True, axis="both")
         axes.set_xlabel("concurrency: sequences that decode at a time")
         axes.set_ylabel("speedup over autoregressive")
@@ -220,9 +229,15 @@ def _slug(name: str) -> str:
 
 
 def pictures(
-    points: pd.DataFrame, loads: pd.DataFrame, axes: Sequence[tuple[str, str]], **options: Any
+    points: pd.DataFrame,
+    loads: pd.DataFrame,
+    axes: Sequence[tuple[str, str]],
+    *,
+    limit_ms: float | None = None,
+    recommended: str = "",
+    **options: Any,
 ) -> Iterator[Picture]:
-    """Every picture that there is data for, `options` as for `heatmap`; `axes` are pairs for more heatmaps.
+    """Every picture that there is data for, options as for `heatmap` and `pareto`; `axes` are pairs for more heatmaps.
 
     `points` compete with one another, `loads` are the same at every concurrency; both have their design.
     """
@@ -231,5 +246,5 @@ def pictures(
     if all(picture is None for picture in drawn):
         drawn.append(heatmap(kinds["single_layer"], "draft exit", "Nd"))
     drawn += [heatmap(points, x, y) for x, y in axes]
-    drawn += [pareto(loads), speedup(loads)]
+    drawn += [pareto(loads, limit_ms, recommended), speedup(loads)]
     yield from (picture for picture in drawn if picture is not None)

@@ -27,9 +27,9 @@ def fidelity_table(overall: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             name,
-            *(_percent(stats[key]) for key in ("median", "p95")),
-            _percent(stats["bias"], "+"),
-            _percent(stats["coverage"]),
+            *(percent(stats[key]) for key in ("median", "p95")),
+            percent(stats["bias"], "+"),
+            percent(stats["coverage"]),
         ]
         for name, stats in overall["figures"].items()
     ]
@@ -38,8 +38,8 @@ def fidelity_table(overall: Mapping[str, Any]) -> list[list[str]]:
 def batch_table(overall: Mapping[str, Any]) -> list[list[str]]:
     """A row per batch: errors of tokens_per_s, ranking and regret."""
     return [
-        [batch, str(s["configurations"]), _percent(s["median_error"]), _percent(s["p95_error"]),
-         _percent(s["bias"], "+"), f"{s['kendall_tau']:.3f}", _percent(s["regret"])]
+        [batch, str(s["configurations"]), percent(s["median_error"]), percent(s["p95_error"]),
+         percent(s["bias"], "+"), f"{s['kendall_tau']:.3f}", percent(s["regret"])]
         for batch, s in overall["by_batch"].items()
     ]  # fmt: skip
 
@@ -47,8 +47,8 @@ def batch_table(overall: Mapping[str, Any]) -> list[list[str]]:
 def budget_table(overall: Mapping[str, Any]) -> list[list[str]]:
     """A row per part of the error."""
     return [
-        [text, _percent(overall["budget"][part]["median"]), _percent(overall["budget"][part]["p95"]),
-         _percent(overall["budget"][part]["bias"], "+")]
+        [text, percent(overall["budget"][part]["median"]), percent(overall["budget"][part]["p95"]),
+         percent(overall["budget"][part]["bias"], "+")]
         for part, text in PARTS.items()
     ]  # fmt: skip
 
@@ -63,7 +63,7 @@ def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: 
     stats = overall["figures"]["tokens_per_s"]
     sentence = (
         f"Over {overall['configurations']} configurations the simulated tokens_per_s differs from the real one by "
-        f"{_percent(stats['median'])} in the median and {_percent(stats['p95'])} at the 95th percentile; the largest "
+        f"{percent(stats['median'])} in the median and {percent(stats['p95'])} at the 95th percentile; the largest "
         f"part of the error is {overall['largest_term']}."
     )
     configurations = PageTable(
@@ -74,26 +74,28 @@ def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: 
     sections = [
         Section(
             "Errors",
-            tables=[_table(FIDELITY_HEAD, fidelity_table(overall), "Simulated / real - 1, over configurations.")],
+            tables=[text_table(FIDELITY_HEAD, fidelity_table(overall), "Simulated / real - 1, over configurations.")],
             pictures=[Picture("scatter", "real against simulated", scatter_figure(rows))],
         ),
         Section(
             "Ranking",
-            tables=[_table(BATCH_HEAD, batch_table(overall),
+            tables=[text_table(BATCH_HEAD, batch_table(overall),
                            "Regret: how much slower the simulator's choice really is than the real best.")],
         ),
         Section(
             "Error budget",
-            tables=[_table(BUDGET_HEAD, budget_table(overall), "Error of tokens_per_s when all but one part is real.")],
+            tables=[text_table(BUDGET_HEAD, budget_table(overall),
+                               "Error of tokens_per_s when all but one part is real.")],
             pictures=[Picture("factors", "error of tokens_per_s by factor", factor_figure(rows))],
         ),
         Section("Configurations", tables=[configurations]),
-        Section("Provenance", tables=[_table(("", ""), [[name, str(each)] for name, each in provenance.items()], "")]),
+        Section("Provenance", tables=[text_table(("", ""), [[key, str(v)] for key, v in provenance.items()], "")]),
     ]  # fmt: skip
     return render(Page(f"Validation: {provenance.get('design', '')}", sentence, sections))
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> PageTable:
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> PageTable:
+    """A table of plain text."""
     return PageTable(headings, [[Cell(text) for text in row] for row in rows], caption)
 
 
@@ -104,9 +106,10 @@ def _cells(row: Mapping[Any, Any]) -> list[Cell]:
             value, low, high = (row[f"{name}_{side}{end}"] for end in ("", "_low", "_high"))
             cells.append(Cell(f"{value:.3g} [{low:.3g}, {high:.3g}]", float(value)))
         error = row[f"{name}_error"]
-        cells.append(Cell(_percent(error, "+"), None if math.isnan(error) else float(error)))
+        cells.append(Cell(percent(error, "+"), None if math.isnan(error) else float(error)))
     return cells
 
 
-def _percent(share: float, sign: str = "") -> str:
+def percent(share: float, sign: str = "") -> str:
+    """A share in per cent, `-` if there is none."""
     return "-" if math.isnan(share) else f"{100 * share:{sign}.2f} %"

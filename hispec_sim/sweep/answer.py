@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hispec_sim.errors import InputError
-from hispec_sim.report.recommendation import Choice, InputEffect, Kind, Recommendation
-from hispec_sim.scenario.load import LoadedScenario
+from hispec_sim.report.recommendation import KINDS, TITLES, Choice, InputEffect, Kind, Recommendation
 from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.sweep.candidate import (
     Candidate,
@@ -22,49 +21,20 @@ from hispec_sim.sweep.candidate import (
     run,
 )
 from hispec_sim.sweep.conditions import Conditions
+from hispec_sim.sweep.contest import Contest, Question, ScenarioOf, Tick, hold
 from hispec_sim.sweep.defaults import default_like, is_default
 from hispec_sim.sweep.flip import flip_point
-from hispec_sim.sweep.inputs import Input, inputs_of
-from hispec_sim.sweep.recommend import OBJECTIVES, advise, competing, kind_of, leading, records, untried
+from hispec_sim.sweep.identity import code_version
+from hispec_sim.sweep.inputs import inputs_of
+from hispec_sim.sweep.recommend import OBJECTIVES, competing, kind_of, leading, records, tried, untried
 from hispec_sim.sweep.sentence import sentence
+from hispec_sim.sweep.uncertain import Input
 from hispec_sim.sweep.vllm import speculative_config
 
 SCREENED_PER_KIND = 3
 """Leading points of every kind that are simulated again: screening and luck may have changed their order."""
 FLIP_REPETITIONS = 3
-"""Repetitions at every value of an input: all values meet the same luck, so few are enough."""
-
-Tick = Callable[[str], None]
-ScenarioOf = Callable[[Mapping[str, Any]], LoadedScenario]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a sweep."""
-
-    objective: str = "tokens_per_s"
-    max_tpot_ms: float | None = None
-    where: str | None = None
-    min_gain: float = 0.01
-    repetitions: int = 20
-    vary: bool = True
-    """Whether to look for what flips the advice, which takes most of the time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """The finalists of every kind with their outcomes, the best first. Kinds are in the order of simplicity."""
-
-    finalists: Mapping[Kind, Sequence[tuple[Candidate, Outcome]]]
-
-    @property
-    def best(self) -> dict[Kind, tuple[Candidate, Outcome]]:
-        """The best of every kind."""
-        return {kind: finalists[0] for kind, finalists in self.finalists.items()}
-
-    def scores(self) -> dict[Kind, float]:
-        """By kind."""
-        return {kind: outcome.score for kind, (_, outcome) in self.best.items()}
+"""Repetitions at every value of an input, the first of the finalists': all values meet the same luck, so few do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +70,8 @@ def recommend(
             f"the points that compete are all {next(iter(leaders)).replace('_', ' ')}, so there is nothing to compare; "
             "sweep an autoregressive policy and others too"
         )
-    contest = _contest(leaders, scenario_of, question, tick)
-    scores = contest.scores()
-    advice = advise(scores, question.min_gain)
+    contest = hold(leaders, scenario_of, question, tick)
+    advice = contest.advised(contest.scores, question.min_gain)
     rows = {str(row["point"]): row for part in leaders.values() for row in records(part)}
     counts = points["n_levels"].map(kind_of).value_counts()
     compared = [*contest.best.values(), *_default(contest, points, scenario_of, question)]
@@ -122,7 +91,8 @@ def recommend(
         )
         for candidate, outcome in compared
     ]
-    notes = _notes(points, choices, len(table), meta)
+    limited = question.max_tpot_ms is not None
+    notes = _notes(tried(table, conditions, where=question.where, load_is_chosen=limited), choices, len(table), meta)
     effects = _effects(contest, advice, question, notes, tick) if question.vary else []
     answer = Recommendation(
         sentence="",
@@ -141,21 +111,6 @@ def recommend(
     return answer.model_copy(update={"sentence": sentence(answer)})
 
 
-def _contest(leaders: Mapping[Kind, pd.DataFrame], scenario_of: ScenarioOf, question: Question, tick: Tick) -> Contest:
-    """Simulate the leaders again and keep the best of every kind that keeps to the limit."""
-    finalists: dict[Kind, list[tuple[Candidate, Outcome]]] = {}
-    for kind, rows in leaders.items():
-        for row in records(rows):
-            candidate = Candidate(kind, str(row["point"]), scenario_of(row))
-            outcome = run(candidate.configuration(), question.objective, question.repetitions)
-            tick(f"simulating {candidate.policy}")
-            if question.max_tpot_ms is None or interval(outcome.tpot_ms).median <= question.max_tpot_ms:
-                finalists.setdefault(kind, []).append((candidate, outcome))
-    if len(finalists) < 2:
-        raise InputError("simulated again, fewer than two kinds of decoding keep to --max-tpot-ms; allow a little more")
-    return Contest({kind: sorted(found, key=lambda pair: -pair[1].score) for kind, found in finalists.items()})
-
-
 def _default(
     contest: Contest, points: pd.DataFrame, scenario_of: ScenarioOf, question: Question
 ) -> list[tuple[Candidate, Outcome]]:
@@ -172,31 +127,42 @@ def _default(
         found = default_like(best)
     if found is None:
         return []
-    return [(found, run(found.configuration(), question.objective, question.repetitions))]
+    return [(found, run(found.configuration(), question.objective, contest.luck))]
 
 
 def _effects(contest: Contest, advice: Kind, question: Question, notes: list[str], tick: Tick) -> list[InputEffect]:
     """Each input at its ends and at its flips, the widest effect first."""
     finalists = [(kind, *pair) for kind, found in contest.finalists.items() for pair in found]
+    finalists.sort(key=lambda finalist: finalist[0] != advice)  # inputs are named by the first: by what is advised
     effects: list[InputEffect] = []
+    luck = range(contest.luck.start, contest.luck.start + FLIP_REPETITIONS)
+
+    def few(configuration: Configuration) -> float:
+        return run(configuration, question.objective, luck).score
+
+    def advised(scores: Mapping[Kind, float]) -> Kind:
+        return contest.advised(scores, question.min_gain)
+
     try:
         entries = [
-            Entry(kind, candidate, outcome.score, _few(candidate.configuration(), question))
+            Entry(kind, candidate, outcome.score, few(candidate.configuration()))
             for kind, candidate, outcome in finalists
         ]
         for uncertain in inputs_of([entry.candidate for entry in entries]):
-            effects.append(_effect(entries, uncertain, advice, question))
+            effects.append(_effect(entries, uncertain, advice, few, advised))
             tick(f"varying {uncertain.name}")
     except KeyboardInterrupt:
         notes.append(f"interrupted: only {len(effects)} inputs were varied")
     return sorted(effects, key=lambda e: -abs(e.advantage_at_high - e.advantage_at_low))
 
 
-def _few(configuration: Configuration, question: Question) -> float:
-    return run(configuration, question.objective, FLIP_REPETITIONS).score
-
-
-def _effect(entries: Sequence[Entry], uncertain: Input, advice: Kind, question: Question) -> InputEffect:
+def _effect(
+    entries: Sequence[Entry],
+    uncertain: Input,
+    advice: Kind,
+    few: Callable[[Configuration], float],
+    advised: Callable[[Mapping[Kind, float]], Kind],
+) -> InputEffect:
     known: dict[float, dict[Kind, float]] = {}
 
     def scores(value: float) -> dict[Kind, float]:
@@ -205,18 +171,18 @@ def _effect(entries: Sequence[Entry], uncertain: Input, advice: Kind, question: 
             known[value] = {}
             for entry in entries:
                 changed = None if value == uncertain.value else uncertain.change(entry.candidate, value)
-                score = entry.score if changed is None else entry.score * _few(changed, question) / entry.few
+                score = entry.score if changed is None else entry.score * few(changed) / entry.few
                 known[value][entry.kind] = max(score, known[value].get(entry.kind, 0.0))
         return known[value]
 
     def advantage(value: float) -> float:
         return scores(value)[advice] / max(score for kind, score in scores(value).items() if kind != advice)
 
-    def advised(value: float) -> Kind:
-        return advise(scores(value), question.min_gain)
+    def advised_at(value: float) -> Kind:
+        return advised(scores(value))
 
-    below = flip_point(advised, uncertain.value, uncertain.low)
-    above = flip_point(advised, uncertain.value, uncertain.high)
+    below = flip_point(advised_at, uncertain.value, uncertain.low)
+    above = flip_point(advised_at, uncertain.value, uncertain.high)
     return InputEffect(
         name=uncertain.name,
         unit=uncertain.unit,
@@ -237,10 +203,19 @@ def _effect(entries: Sequence[Entry], uncertain: Input, advice: Kind, question: 
 def _notes(points: pd.DataFrame, choices: Sequence[Choice], n_finished: int, meta: Mapping[str, Any]) -> list[str]:
     notes = untried(points)
     roles = {choice.role for choice in choices}
+    for kind in KINDS:
+        if kind not in roles and (points["n_levels"].map(kind_of) == kind).any():
+            notes.append(f"no point of {TITLES[kind]} keeps to --max-tpot-ms")
     if "hierarchy" in roles and "paper_default" not in roles:
         notes.append(
             "the paper's default is no point of the sweep, and acceptance is given for other exits only, so it is not "
             "compared"
+        )
+    screened, here = meta.get("code_version"), code_version()
+    if screened not in (None, here):
+        notes.append(
+            f"the sweep's points are of version {screened}, and this is {here}: run `hispec sweep` again to see "
+            "whether the same points lead"
         )
     if n_finished < int(meta.get("n_points", n_finished)):
         notes.append(f"the sweep was interrupted: {n_finished} of {meta['n_points']} points are finished")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,12 +72,12 @@ def margin(above: Outcome, below: Outcome) -> Margin:
     return Margin(ratio=ratio, low=ratio * found.low / found.ratio, high=ratio * found.high / found.ratio)
 
 
-def run(configuration: Configuration, objective: str, repetitions: int) -> Outcome:
-    """Simulate on the event-driven engine."""
+def run(configuration: Configuration, objective: str, repetitions: Iterable[int]) -> Outcome:
+    """Simulate on the event-driven engine; the number of a repetition stands for its luck."""
     graph = StepGraph(configuration.cascade)
     pricer = Pricer(configuration.costs, configuration.contexts)
     metrics, by_prompt = [], []
-    for repetition in range(repetitions):
+    for repetition in repetitions:
         log = simulate(replace(configuration, repetition=repetition), graph, pricer)
         metrics.append(measure(log))
         requests = sorted(log.requests, key=lambda request: request.index)

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.acceptance.models import AcceptanceModel, Correlated, Independent, LevelAgreement, PerPosition
-from hispec_sim.acceptance.replay import ReplaySource
-from hispec_sim.scenario.yaml_source import Key
 from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.simulate.pricing import ForwardCost
+from hispec_sim.sweep.acceptance_inputs import acceptances, ranged_uses
 from hispec_sim.sweep.candidate import Candidate
+from hispec_sim.sweep.uncertain import Change, Input
 
-Change = Callable[[Candidate, float], Configuration | None]
-
-ACCEPTANCE_REACH = 0.15
-"""How far an acceptance without a stated range is varied either way: two texts easily differ by that much."""
 TIME_SCALES = (0.5, 2.0)
 HOST_MS = 1.0
 """An eager decoding loop spends about so much between two forwards, a compiled one a tenth or two of it."""
 JITTER_P90 = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """A number with a range. `change(candidate, x)` is the candidate's configuration when the number is x, None where
-    it does not depend on it."""
-
-    name: str
-    unit: str
-    value: float
-    low: float
-    high: float
-    source: str
-    change: Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +43,8 @@ class ScaledCost:
 def inputs_of(candidates: Sequence[Candidate]) -> Iterator[Input]:
     """Every input that at least one candidate depends on. Where several have one policy, the first names its values."""
     yield from _parameters(candidates)
-    for candidate in {candidate.policy: candidate for candidate in reversed(candidates)}.values():
-        yield from _acceptances(candidate)
-    if not any(key[:2] == ("device", "host") for candidate in candidates for key in _ranged_uses(candidate)):
+    yield from acceptances(candidates)
+    if not any(key[:2] == ("device", "host") for candidate in candidates for key in ranged_uses(candidate)):
         value = candidates[0].loaded.scenario.device.host.per_forward_ms
         high = max(HOST_MS, 4 * value)
         source = "from none to an eager decoding loop's"
@@ -83,86 +62,21 @@ def inputs_of(candidates: Sequence[Candidate]) -> Iterator[Input]:
 
 
 def _parameters(candidates: Sequence[Candidate]) -> Iterator[Input]:
-    known = {}
-    for candidate in candidates:
-        used = set(candidate.loaded.uses.values())
-        for name, parameter in candidate.loaded.scenario.parameters.items():
-            if parameter.range is not None and name in used:
-                known[name] = parameter
+    known = {
+        name: candidate.loaded.scenario.parameters[name]
+        for candidate in candidates
+        for name in ranged_uses(candidate).values()
+    }
     for name, parameter in known.items():
         assert parameter.range is not None
 
         def change(candidate: Candidate, value: float, name: str = name) -> Configuration | None:
-            if name not in candidate.loaded.uses.values():
+            if name not in ranged_uses(candidate).values():
                 return None
             return replace(candidate, loaded=candidate.loaded.with_parameter(name, value)).configuration()
 
         low, high = parameter.range
         yield Input(name, "", parameter.value, low, high, parameter.source, change)
-
-
-def _ranged_uses(candidate: Candidate) -> list[Key]:
-    """Keys of the scenario that hold a parameter with a range."""
-    parameters = candidate.loaded.scenario.parameters
-    uses = candidate.loaded.uses.items()
-    return [key for key, name in uses if name in parameters and parameters[name].range is not None]
-
-
-def _acceptances(candidate: Candidate) -> Iterator[Input]:
-    """One input per verifying level, unless the scenario says the ranges itself or outcomes are recorded ones."""
-    model = candidate.configuration().outcomes
-    if isinstance(model, ReplaySource) or any(
-        key[2] in ("acceptance", "target_accepts", "exit_curve") for key in _ranged_uses(candidate) if len(key) > 2
-    ):
-        return
-    for level in range(1, model.n_levels):
-        value = _anchor(model, level)
-        low, high = max(0.01, value - ACCEPTANCE_REACH), min(0.99, value + ACCEPTANCE_REACH)
-
-        def change(other: Candidate, x: float, level: int = level, value: float = value) -> Configuration | None:
-            if other.policy != candidate.policy:
-                return None
-            configuration = other.configuration()
-            assert not isinstance(configuration.outcomes, ReplaySource)
-            return replace(configuration, outcomes=shifted(configuration.outcomes, level, _logit(x) - _logit(value)))
-
-        name = f"acceptance at level {level} of {candidate.policy}"
-        yield Input(name, "", value, min(low, value), max(high, value), f"within {ACCEPTANCE_REACH} either way", change)
-
-
-def shifted(model: AcceptanceModel, level: int, logit: float) -> AcceptanceModel:
-    """The model with every on-path acceptance of one level shifted by so much in log-odds; 0 and 1 stay."""
-
-    def moved(p: float) -> float:
-        return p if p in (0.0, 1.0) else 1 / (1 + math.exp(-(_logit(p) + logit)))
-
-    def at_level(values: tuple[Any, ...], change: Callable[[Any], Any]) -> tuple[Any, ...]:
-        return (*values[: level - 1], change(values[level - 1]), *values[level:])
-
-    match model:
-        case Independent():
-            return replace(model, accept=at_level(model.accept, moved))
-        case PerPosition():
-            return replace(model, accept=at_level(model.accept, lambda places: tuple(map(moved, places))))
-        case Correlated():
-
-            def shift(pair: LevelAgreement) -> LevelAgreement:
-                return LevelAgreement(moved(pair.if_agreed), moved(pair.if_differed), pair.off_path)
-
-            return replace(model, agreement=at_level(model.agreement, shift))
-    raise TypeError(f"an acceptance model of an unknown kind: {type(model).__name__}")
-
-
-def _anchor(model: AcceptanceModel, level: int) -> float:
-    """The probability by which a level's acceptance is named."""
-    if isinstance(model, Correlated):
-        return model.agreement[level - 1].if_agreed
-    return model.acceptance_per_token(level)
-
-
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-9), 1 - 1e-9)
-    return math.log(p / (1 - p))
 
 
 def _with_host(candidate: Candidate, per_forward_ms: float) -> Configuration:

@@ -28,7 +28,17 @@ def pictures_of(
     points = competing(results.table, conditions, where=answer.where, max_tpot_ms=answer.max_tpot_ms)
     loads = with_design(under_any_load(results.table, points, conditions))
     points = with_design(points)
-    drawn = list(pictures(points, loads, heatmaps, value=answer.objective, default=default_design(points)))
+    drawn = list(
+        pictures(
+            points,
+            loads,
+            heatmaps,
+            limit_ms=answer.max_tpot_ms,
+            recommended=answer.recommended.point,
+            value=answer.objective,
+            default=default_design(points),
+        )
+    )
     bars = tornado(answer)
     return points, [*drawn, *([bars] if bars is not None else [])]
 

@@ -30,24 +30,11 @@ def kind_of(n_levels: int) -> Kind:
 def competing(
     table: pd.DataFrame, conditions: Conditions, *, where: str | None = None, max_tpot_ms: float | None = None
 ) -> pd.DataFrame:
-    """The points that may be chosen from.
+    """The points that may be chosen from: those that were tried under one set of conditions and keep to `max_tpot_ms`.
 
-    Nobody chooses a condition (a text, an assumed acceptance): the best over its values would be the luckiest world,
-    so all points must share one value. It says nothing of a point whose policy does not use it (NaN). The load may be
-    chosen where a `max_tpot_ms` holds it down. Raises InputError.
+    Raises InputError.
     """
-    left = table if where is None else table[_holds(table, where)]
-    if left.empty:
-        raise InputError(f"no finished point of the sweep meets --where {where!r}" if where else "the sweep is empty")
-    for name in (*conditions.fixed, *(conditions.load if max_tpot_ms is None else ())):
-        values = sorted(left[name].dropna().unique().tolist())
-        if len(values) > 1:
-            listed = ", ".join(map(str, values[:SHOWN_VALUES])) + (", ..." if len(values) > SHOWN_VALUES else "")
-            cure = ", or give --max-tpot-ms to choose it too" if name in conditions.load else ""
-            raise InputError(
-                f"the sweep has {len(values)} values of {name} ({listed}), which is a condition and not a choice; "
-                f'pick one with --where "{name} == {values[0]!r}"{cure}'
-            )
+    left = tried(table, conditions, where=where, load_is_chosen=max_tpot_ms is not None)
     if max_tpot_ms is None:
         return left
     feasible = left[left["tpot_ms"] <= max_tpot_ms]
@@ -57,6 +44,28 @@ def competing(
             "output token"
         )
     return feasible
+
+
+def tried(table: pd.DataFrame, conditions: Conditions, *, where: str | None, load_is_chosen: bool) -> pd.DataFrame:
+    """The points under one set of conditions.
+
+    Nobody chooses a condition (a text, an assumed acceptance): the best over its values would be the luckiest world,
+    so all points must share one value. It says nothing of a point whose policy does not use it (NaN). The load may be
+    chosen where a limit of latency holds it down. Raises InputError.
+    """
+    left = table if where is None else table[_holds(table, where)]
+    if left.empty:
+        raise InputError(f"no finished point of the sweep meets --where {where!r}" if where else "the sweep is empty")
+    for name in (*conditions.fixed, *(() if load_is_chosen else conditions.load)):
+        values = sorted(left[name].dropna().unique().tolist())
+        if len(values) > 1:
+            listed = ", ".join(map(str, values[:SHOWN_VALUES])) + (", ..." if len(values) > SHOWN_VALUES else "")
+            cure = ", or give --max-tpot-ms to choose it too" if name in conditions.load else ""
+            raise InputError(
+                f"the sweep has {len(values)} values of {name} ({listed}), which is a condition and not a choice; "
+                f'pick one with --where "{name} == {values[0]!r}"{cure}'
+            )
+    return left
 
 
 def under_any_load(table: pd.DataFrame, points: pd.DataFrame, conditions: Conditions) -> pd.DataFrame:
@@ -85,12 +94,13 @@ def leading(points: pd.DataFrame, objective: str, per_kind: int) -> dict[Kind, p
     return leaders
 
 
-def advise(score: Mapping[Kind, float], min_gain: float) -> Kind:
-    """The kind to run: from the simplest on, a more complex one where it gains at least `min_gain` (a share)."""
+def advise(score: Mapping[Kind, float], min_gain: float, luck: Mapping[tuple[Kind, Kind], float] | None = None) -> Kind:
+    """The kind to run: from the simplest on, a more complex one where it gains at least `min_gain` (a share), and more
+    than what luck alone could: `luck` is a ratio by (more complex kind, simpler kind)."""
     kinds = [kind for kind in KINDS if kind in score]
     advice = kinds[0]
     for kind in kinds[1:]:
-        if score[kind] >= (1 + min_gain) * score[advice]:
+        if score[kind] >= max(1 + min_gain, (luck or {}).get((kind, advice), 1.0)) * score[advice]:
             advice = kind
     return advice
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hispec_sim.report.recommendation import TITLES, Choice, InputEffect, Margin, Recommendation, levels_text
+from hispec_sim.report.recommendation import TITLES, Choice, InputEffect, Margin, Recommendation, levels_text, load_text
 
 
 def sentence(answer: Recommendation) -> str:
@@ -15,7 +15,7 @@ def sentence(answer: Recommendation) -> str:
         what = f"One level is enough: {levels_text(best.levels)} gives {_speed(answer, best)}"
     else:
         what = f"Run {best.policy} ({levels_text(best.levels)}): {_speed(answer, best)}"
-    against = " and ".join(f"{_against(o.recommended_over_this)} {_best(o)}" for o in reversed(others))
+    against = " and ".join(f"{_against(o.recommended_over_this)} {_best(answer, o)}" for o in reversed(others))
     return f"{what}, {against}. {_flips(answer)}"
 
 
@@ -49,10 +49,11 @@ def value_text(effect: InputEffect, value: float) -> str:
     return f"{value:.3g} {effect.unit}".strip()
 
 
-def _best(choice: Choice) -> str:
+def _best(answer: Recommendation, choice: Choice) -> str:
+    load = load_text(answer, choice)
     if choice.role == "autoregressive":
-        return TITLES[choice.role]
-    return f"the best {TITLES[choice.role].removeprefix('a ')} ({levels_text(choice.levels)})"
+        return TITLES[choice.role] + load.replace(",", " at", 1)
+    return f"the best {TITLES[choice.role].removeprefix('a ')} ({levels_text(choice.levels)}{load})"
 
 
 def _speed(answer: Recommendation, choice: Choice) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hispec_sim.errors import InputError
 from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.sweep.axes import MAX_POINTS, combinations
+from hispec_sim.sweep.expression import Expression
 from hispec_sim.sweep.load import Sweep
 from hispec_sim.sweep.part import Part, Values, part_of
 
@@ -59,16 +60,18 @@ class Space:
     def points(self) -> list[Point]:
         """All points, not yet checked against the schema. Raises InputError for a space empty or too large."""
         found: list[Point] = []
-        for point in self._points():
-            found.append(point)
-            if len(found) > MAX_POINTS:
-                raise self.sweep.source.fail(
-                    ("axes",),
-                    f"the axes span {self.size:,} combinations, and more than {MAX_POINTS:,} of them meet the "
-                    "constraints; take fewer values, constrain them, or look for the best with --search",
-                )
-        if not found:
-            raise self._empty()
+        for part in self.parts:
+            before = len(found)
+            for point in self._points(part):
+                found.append(point)
+                if len(found) > MAX_POINTS:
+                    raise self.sweep.source.fail(
+                        ("axes",),
+                        f"the axes span {self.size:,} combinations, and more than {MAX_POINTS:,} of them meet the "
+                        "constraints; take fewer values, constrain them, or look for the best with --search",
+                    )
+            if len(found) == before:  # a sweep without the policy would answer another question
+                raise self.no_point_of(part)
         return found
 
     def part(self, policy: str) -> Part:
@@ -78,22 +81,30 @@ class Space:
                 return part
         raise InputError(f"{self.sweep.path} has no policy {policy!r}")
 
-    def _points(self) -> Iterator[Point]:
-        for part in self.parts:
-            try:
-                for values in part.combinations():
-                    yield Point(part, values)
-            except InputError as error:
-                raise self.sweep.source.fail(("axes",), str(error)) from None
-
-    def _empty(self) -> InputError:
-        """Which constraint leaves nothing, if one alone does."""
+    def no_point_of(self, part: Part) -> InputError:
+        """The error that a policy has no points, naming the constraint that leaves none if one alone does."""
+        cure = "loosen it, or leave that policy out"
         for index, constraint in enumerate(self.sweep.constraints):
-            concerned = [part for part in self.parts if constraint in part.constraints]
-            if len(concerned) == len(self.parts) and not any(
-                next(combinations(part.axes, [constraint], part.fixed), None) for part in concerned
-            ):
-                return self.sweep.source.fail(("constraints", index), f"no point meets {constraint.text!r}")
+            if constraint in part.constraints and _nothing(part, constraint):
+                return self.sweep.source.fail(
+                    ("constraints", index), f"no point of policy {part.policy!r} meets {constraint.text!r}; {cure}"
+                )
         return self.sweep.source.fail(
-            ("constraints",), "no point meets all constraints together; they contradict one another"
+            ("constraints",),
+            f"no point of policy {part.policy!r} meets all constraints together; they contradict one another",
         )
+
+    def _points(self, part: Part) -> Iterator[Point]:
+        try:
+            for values in part.combinations():
+                yield Point(part, values)
+        except InputError as error:
+            raise self.sweep.source.fail(("axes",), str(error)) from None
+
+
+def _nothing(part: Part, constraint: Expression) -> bool:
+    """Whether no combination meets this constraint, as far as can be tried."""
+    try:
+        return next(combinations(part.axes, [constraint], part.fixed), None) is None
+    except InputError:
+        return False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hispec_sim.study.fidelity import Fidelity, fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
 from hispec_sim.validate.budget import Budget
 from hispec_sim.validate.design import Configuration
@@ -18,17 +17,6 @@ from hispec_sim.validate.prediction import Prediction
 
 RATE = "tokens_per_s"
 FIGURES = (RATE, "tokens_per_target_pass", "forwards_per_token")
-
-
-@dataclass(frozen=True, slots=True)
-class Fidelity:
-    """How well one figure is predicted over all configurations: absolute relative errors, the mean signed one, and the
-    share of configurations whose real value lies in the predicted interval."""
-
-    median: float
-    p95: float
-    bias: float
-    coverage: float
 
 
 def row_of(
@@ -63,29 +51,6 @@ def row_of(
         row |= {f"{name}_sim": middle, f"{name}_sim_low": low, f"{name}_sim_high": high}
         row[f"{name}_error"] = middle / seen - 1 if seen else float("nan")
     return row | {f"error_{part}": getattr(budget, part) for part in Budget.__slots__}
-
-
-def fidelity(rows: pd.DataFrame, name: str) -> Fidelity:
-    """Over all rows that have the figure."""
-    kept = rows.dropna(subset=[f"{name}_error"])
-    error, real = kept[f"{name}_error"], kept[f"{name}_real"]
-    slack = 1e-9 * real  # equal values, differently rounded
-    inside = (kept[f"{name}_sim_low"] - slack <= real) & (real <= kept[f"{name}_sim_high"] + slack)
-    return Fidelity(
-        float(error.abs().median()), float(error.abs().quantile(0.95)), float(error.mean()), float(inside.mean())
-    )
-
-
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
-    """Tau-b: +1 where two rankings agree in every pair, -1 where in none; pairs that tie in one ranking count for
-    neither. NaN where a ranking has no order."""
-    agree, ordered = 0.0, [0, 0]
-    for i, j in combinations(range(len(first)), 2):
-        a, b = np.sign(first[i] - first[j]), np.sign(second[i] - second[j])
-        agree += float(a * b)
-        ordered[0] += a != 0
-        ordered[1] += b != 0
-    return agree / float(np.sqrt(ordered[0] * ordered[1])) if all(ordered) else float("nan")
 
 
 def regret(rows: pd.DataFrame) -> float:

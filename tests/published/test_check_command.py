@@ -29,11 +29,16 @@ def test_it_prints_and_writes(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {
         "paper_checks.json",
         "paper_checks.csv",
+        "paper_checks.html",
         "paper_scatter.png",
         "paper_exit_order.png",
     }
-    groups = json.loads((out / "paper_checks.json").read_text())
-    assert [group["group"] for group in groups] == ["fig5b", "leviathan"]
+    written = json.loads((out / "paper_checks.json").read_text())
+    assert [group["group"] for group in written["groups"]] == ["fig5b", "leviathan"]
+    assert [row["role"] for row in written["overall"]] == ["stated", "best"]
+    page = (out / "paper_checks.html").read_text()
+    for word in ("Kendall tau", "What the papers leave open", "on_mismatch", "<svg", "within tolerance"):
+        assert word in page
     table = pd.read_csv(out / "paper_checks.csv", keep_default_na=False)
     assert set(table["group"]) == {"fig5b", "leviathan"}
     assert (table["source"].str.contains("arXiv")).all()
@@ -52,3 +57,20 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"llama-2-7b\.csv"):
         paper("--profiles", str(tmp_path / "empty"), "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_group_without_relative_errors(tmp_path: Path) -> None:
+    """PipeSpec has a band and no number to be in error of."""
+    arguments = [
+        "paper",
+        "--profiles",
+        str(PROFILES),
+        "--tokens",
+        "100",
+        "--only",
+        "pipespec",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert CliRunner().invoke(check_app, arguments, catch_exceptions=False).exit_code == 0
+    assert json.loads((tmp_path / "o" / "paper_checks.json").read_text())["quantities"] == []

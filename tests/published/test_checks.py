@@ -11,8 +11,8 @@ from hispec_sim.errors import InputError
 from hispec_sim.published.bench import Bench
 from hispec_sim.published.check import Check, Group, pick_groups, run_group
 from hispec_sim.published.checks import all_groups
-from hispec_sim.published.depths import kendall_tau
 from hispec_sim.published.results import check_table, summary
+from hispec_sim.study.fidelity import kendall_tau
 
 PROFILES = Path(__file__).parents[2] / "profiles" / "h100_sxm"
 GROUPS = {group.key: group for group in all_groups()}

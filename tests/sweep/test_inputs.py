@@ -15,8 +15,10 @@ from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.networks import known_networks
 from hispec_sim.scenario.load import load_scenario
 from hispec_sim.simulate.configuration import Configuration
+from hispec_sim.sweep.acceptance_inputs import shifted
 from hispec_sim.sweep.candidate import Candidate, Outcome, margin, run
-from hispec_sim.sweep.inputs import Input, inputs_of, shifted
+from hispec_sim.sweep.inputs import inputs_of
+from hispec_sim.sweep.uncertain import Input
 from hispec_sim.sweep.vllm import speculative_config
 
 NAMES = {"autoregressive": "autoregressive", "early exit": "single_layer", "hispec": "hierarchy"}
@@ -51,10 +53,10 @@ def test_which_inputs_there_are(inputs: dict[str, Input]) -> None:
 
 def test_an_input_at_its_value_changes_nothing(inputs: dict[str, Input], candidates: dict[str, Candidate]) -> None:
     for candidate in candidates.values():
-        before = run(candidate.configuration(), "tokens_per_s", 2)
+        before = run(candidate.configuration(), "tokens_per_s", range(2))
         for found in inputs.values():
             changed = found.change(candidate, found.value)
-            assert changed is None or run(changed, "tokens_per_s", 2) == before
+            assert changed is None or run(changed, "tokens_per_s", range(2)) == before
 
 
 def test_verifications_scale_alone(inputs: dict[str, Input], candidates: dict[str, Candidate]) -> None:
@@ -73,7 +75,7 @@ def test_host_overhead_is_paid_per_forward(inputs: dict[str, Input], candidates:
     """Autoregressive decoding makes one forward a token: a millisecond more each is a millisecond per token more."""
     changed = inputs["host overhead per forward"].change(candidates["autoregressive"], 1.0)
     assert changed is not None
-    before, after = (run(c, "tpot_ms", 1) for c in (candidates["autoregressive"].configuration(), changed))
+    before, after = (run(c, "tpot_ms", range(1)) for c in (candidates["autoregressive"].configuration(), changed))
     assert after.tpot_ms[0] - before.tpot_ms[0] == pytest.approx(1.0)
     assert after.scores[0] < before.scores[0]
 
@@ -113,8 +115,8 @@ def test_margin_over_prompts_of_a_replay() -> None:
     assert drawn.high == pytest.approx(2.0)
 
 
-def test_recorded_acceptance_is_not_varied(tmp_path: Path) -> None:
-    """With a trace, inputs are times, host overhead and jitter; its finalists are compared prompt by prompt."""
+def test_recorded_acceptance_is_varied_by_level(tmp_path: Path) -> None:
+    """With a trace, inputs are its levels' agreement, times, host overhead and jitter; margins are over prompts."""
     rng = np.random.default_rng(0)
     agree = np.repeat(np.linspace(0.9, 0.4, 6), 40)
     labels = np.column_stack([rng.random(240) > agree, np.zeros(240)]).astype(np.uint8)
@@ -128,9 +130,21 @@ def test_recorded_acceptance_is_not_varied(tmp_path: Path) -> None:
       {network: llama-3.1-8b}], acceptance: {trace: texts.trace}}"""
     replayed = Candidate("single_layer", "e", scenario(tmp_path, text))
     alone = Candidate("autoregressive", "a", scenario(tmp_path, POLICIES["autoregressive"]))
-    names = [found.name for found in inputs_of([alone, replayed])]
-    assert names == ["host overhead per forward", "times of verifications", "jitter, 90 % quantile"]
-    outcomes = [run(candidate.configuration(), "tokens_per_s", 2) for candidate in (replayed, alone)]
+    inputs = list(inputs_of([alone, replayed]))
+    agreement = "agreement of level 0 (llama-3.1-8b@4) with the target"
+    times = ["host overhead per forward", "times of verifications", "jitter, 90 % quantile"]
+    assert [found.name for found in inputs] == [agreement, *times]  # exit_4 stands in the file, and nothing reads it
+    varied = inputs[0]
+    assert varied.value == (labels[:, 0] == 0).mean()
+    assert varied.change(alone, 0.5) is None
+    speeds = []
+    for agreed in (varied.low, varied.value, varied.high):
+        changed = varied.change(replayed, agreed)
+        assert changed is not None
+        speeds.append(run(changed, "tokens_per_s", range(1)).score)
+    assert speeds[0] < 0.95 * speeds[1] < speeds[1] < 0.95 * speeds[2]
+    assert speeds[1] == run(replayed.configuration(), "tokens_per_s", range(1)).score
+    outcomes = [run(candidate.configuration(), "tokens_per_s", range(2)) for candidate in (replayed, alone)]
     assert outcomes[0].scores[0] == outcomes[0].scores[1]
     assert margin(*outcomes).high > 1.02 * margin(*outcomes).ratio
 

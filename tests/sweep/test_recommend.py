@@ -18,8 +18,9 @@ from hispec_sim.closed_forms import leviathan_tokens_per_round
 from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation import Recommendation
 from hispec_sim.report.sweep_folder import read_recommendation, write_recommendation
-from hispec_sim.sweep.answer import Question, recommend
+from hispec_sim.sweep.answer import recommend
 from hispec_sim.sweep.conditions import Conditions
+from hispec_sim.sweep.contest import Question
 from hispec_sim.sweep.defaults import default_exits, is_default
 from hispec_sim.sweep.flip import PRECISION, flip_point
 from hispec_sim.sweep.recommend import advise, competing, leading, paired_ratio, untried
@@ -125,6 +126,14 @@ def test_more_complex_only_where_it_gains() -> None:
     assert advise({"autoregressive": 100, "single_layer": 120, "hierarchy": 121}, 0.01) == "single_layer"
     assert advise({"autoregressive": 100, "single_layer": 120, "hierarchy": 121.3}, 0.01) == "hierarchy"
     assert advise({"single_layer": 90, "hierarchy": 80}, 0.0) == "single_layer"
+
+
+def test_what_could_be_luck_advises_nothing() -> None:
+    scores = {"autoregressive": 100.0, "single_layer": 120.0, "hierarchy": 123.0}
+    luck = {("single_layer", "autoregressive"): 1.05, ("hierarchy", "single_layer"): 1.03}
+    assert advise(scores, 0.01) == "hierarchy"
+    assert advise(scores, 0.01, luck) == "single_layer"
+    assert advise(scores | {"hierarchy": 124.0}, 0.01, luck) == "hierarchy"
 
 
 def test_paired_interval_by_hand() -> None:

@@ -104,10 +104,18 @@ def test_an_empty_space_names_the_constraint(tmp_path: Path) -> None:
     only = "name: hispec"
     content = text(constraints="[nd > 0, nd > ni + 1]")
     content = content[: content.index("policies:")] + "policies:\n  - " + content[content.index(only) :]
-    with pytest.raises(InputError, match=r"no point meets 'nd > ni \+ 1'"):
+    with pytest.raises(InputError, match=r"no point of policy 'hispec' meets 'nd > ni \+ 1'"):
         space(tmp_path, content).points()
-    with pytest.raises(InputError, match=r"no point meets all constraints together; they contradict one another"):
+    with pytest.raises(
+        InputError, match=r"no point of policy 'hispec' meets all constraints together; they contradict"
+    ):
         space(tmp_path, content.replace("nd > 0, nd > ni + 1", "nd > 2, nd < 2")).points()
+
+
+def test_a_policy_without_points_is_not_left_out(tmp_path: Path) -> None:
+    """Constraints that only hispec cannot meet would leave a sweep that answers another question."""
+    with pytest.raises(InputError, match=r"at constraints.1: no point of policy 'hispec' meets 'ni > 100'"):
+        space(tmp_path, text(constraints="[nd > 0, ni > 100]")).points()
 
 
 @pytest.mark.parametrize("constraints", ["[]", "[nd + exit_4 + ni > 0]"])

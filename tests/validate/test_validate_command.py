@@ -74,6 +74,10 @@ def test_a_trace_that_has_seen_a_prompt(folder: Path, tmp_path: Path, capsys: py
 def test_wrong_options(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate(folder, "apart.trace", tmp_path / "a", "--split", "half") == 2
     assert "--split 'half'" in capsys.readouterr().err
+    assert validate(folder, "apart.trace", tmp_path / "a", "--clock", "sun") == 2
+    assert "--clock 'sun'" in capsys.readouterr().err
+    assert validate(folder, "apart.trace", tmp_path / "a", "--clock", "processor", "--threads", "2") == 2
+    assert "times one thread" in capsys.readouterr().err
     (folder / "paired.yaml").write_text("paired: true\n" + DESIGN)
     assert validate(folder, "apart.trace", tmp_path / "b", design="paired.yaml") == 2
     assert "no recording of the prompt" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hispec_sim.report.page.render import Cell, Page, PageTable, Section, number, parameters_table
-from hispec_sim.report.recommendation import TITLES, Recommendation, levels_text
+from hispec_sim.report.recommendation import TITLES, Recommendation, choice_text
 from hispec_sim.report.summary import ParameterSummary
 from hispec_sim.report.sweep_figures import Picture
 
@@ -60,23 +60,22 @@ def sweep_page(
 def _choices(answer: Recommendation) -> PageTable:
     rows = []
     for choice in answer.choices:
-        margin, speed = choice.recommended_over_this, choice.tokens_per_s
+        margin, speed, own = choice.recommended_over_this, choice.tokens_per_s, choice.role == answer.advice
         rows.append(
             [
                 Cell(TITLES[choice.role]),
-                Cell(f"{choice.policy}: {levels_text(choice.levels)}"),
-                Cell(choice.bonus),
+                Cell(choice_text(answer, choice)),
                 Cell(f"{speed.median:.1f} [{speed.low:.1f}, {speed.high:.1f}]", speed.median),
                 number(choice.tpot_ms.median, ".3g"),
-                Cell(f"{margin.ratio:.3f}x [{margin.low:.3f}, {margin.high:.3f}]", margin.ratio),
+                Cell("" if own else f"{margin.ratio:.3f}x [{margin.low:.3f}, {margin.high:.3f}]", margin.ratio),
                 number(choice.n_points, ",d"),
             ]
         )
-    headings = ("kind", "configuration", "bonus", "tokens/s", "ms/token", "recommended over this", "points compared")
+    headings = ("kind", "configuration", "tokens/s", "ms/token", "recommended over this", "points compared")
     bold = next(k for k, choice in enumerate(answer.choices) if choice.role == answer.advice)
     caption = (
-        f"The best of each kind, {answer.repetitions} repetitions with the same luck on the event-driven engine. "
-        "The paper's default: HiSpec, arXiv 2510.01336."
+        f"The best of each kind, {answer.repetitions} repetitions on the event-driven engine, all with the same luck, "
+        "by which no point was chosen. The paper's default: HiSpec, arXiv 2510.01336."
     )
     return PageTable(headings, rows, caption, bold)
 

@@ -1,0 +1,1 @@
+"""When a hierarchy pays: autoregressive decoding, single-layer speculation and HiSpec compared in closed form."""
