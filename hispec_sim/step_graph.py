@@ -38,7 +38,7 @@ class Node:
     bonus: bool
     reach: int  # position behind the forward's last token
     verified_from: int  # position of the run's first token
-    in_row: int | None  # of a forward from layer 0 to an exit: which one since a deeper level ran
+    in_row: int | None  # of a forward to an exit above the target: which one since a deeper level ran
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,10 +83,11 @@ class StepGraph:
         return self._first_node(replace(node.state, room=min(room, self.ample_room)))
 
     def _in_row(self, state: State, step: Step, forward: Forward) -> int | None:
-        """Drafts, and a token that catches up behind them, make a row; its first place is 1 behind the target, and 2
-        behind another level of the same network, which has left fewer layers in the way."""
-        levels, tentative = self.cascade.levels, state.tentative
-        if forward.first_layer or (step.level and forward is step.forwards[-1]) or not self.cascade.target:
+        """Drafts, a token that catches up behind them, and the early verification make a row; its first place is 1
+        behind the target, and 2 behind another level of the same network, which has left fewer layers in the way."""
+        levels, tentative, target = self.cascade.levels, state.tentative, self.cascade.target
+        verifies = step.level > 0 and forward is step.forwards[-1]
+        if not target or (verifies and step.level == target) or verifies != (forward.first_layer > 0):
             return None
         if any(level.network != forward.network for level in levels[: max(1, step.level)]):
             return None

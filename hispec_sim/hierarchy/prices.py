@@ -13,9 +13,9 @@ from hispec_sim.latency.cost import NetworkCost
 class Prices(Protocol):
     """Prices forwards of one sequence between the depths 0, draft, middle and target, numbered 0 to 3."""
 
-    def ms(self, first: int, last: int, tokens: int, *, read_out: bool = True, repeat: bool = False) -> float:
+    def ms(self, first: int, last: int, tokens: int, *, read_out: bool = True, in_row: int | None = None) -> float:
         """Milliseconds (or any unit) of `tokens` query tokens from depth `first` to `last`, with logits for all of them
-        or none; `repeat`: the forward before it went through the same layers."""
+        or none; `in_row`: which of a row it is (`step_graph.Node`)."""
         ...
 
 
@@ -41,7 +41,7 @@ class Ratios:
         if not (math.isfinite(self.verify_slope) and self.verify_slope >= 0):
             raise InputError(f"verify_slope must be a finite number of at least 0, got {self.verify_slope!r}")
 
-    def ms(self, first: int, last: int, tokens: int, *, read_out: bool = True, repeat: bool = False) -> float:
+    def ms(self, first: int, last: int, tokens: int, *, read_out: bool = True, in_row: int | None = None) -> float:
         """See `Prices`."""
         depths = (self.read_out, self.draft, self.middle, 1.0)
         cost = depths[last] - depths[first] + (self.read_out if read_out else 0.0)
@@ -67,7 +67,7 @@ class ProfiledPrices:
                 f"{self.draft_exit} and {self.middle_exit}"
             )
 
-    def ms(self, first: int, last: int, tokens: int, *, read_out: bool = True, repeat: bool = False) -> float:
+    def ms(self, first: int, last: int, tokens: int, *, read_out: bool = True, in_row: int | None = None) -> float:
         """See `Prices`."""
         depths = (0, self.draft_exit, self.middle_exit, self.cost.profile.network.n_layers)
         return float(
@@ -78,7 +78,7 @@ class ProfiledPrices:
                 tokens=tokens,
                 logits=tokens if read_out else 0,
                 context=self.context,
-                repeat=repeat,
+                in_row=in_row,
             )
         )
 

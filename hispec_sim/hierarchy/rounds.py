@@ -34,7 +34,8 @@ def single_ms_per_token(accept: Array, prices: Prices, exit_depth: int, draft_le
     always = bonus is Bonus.ALWAYS
     tokens = sum((accept**i for i in range(draft_length + always)), np.zeros_like(accept))
     return (
-        _drafting(prices, exit_depth, draft_length) + _verifying(prices, exit_depth, 3, draft_length, always)
+        _drafting(prices, exit_depth, draft_length, place=1)
+        + _verifying(prices, exit_depth, 3, draft_length, always, place=1 + draft_length)
     ) / tokens
 
 
@@ -43,13 +44,16 @@ def hispec_ms_per_token(
 ) -> list[Array]:
     """HiSpec with one draft length, for the verify periods 1 to `longest`."""
     always = bonus is Bonus.ALWAYS
-    cycle = _drafting(prices, 1, draft_length) + _verifying(prices, 1, 2, draft_length, always)
+    behind_middle = _drafting(prices, 1, draft_length, place=2)
+    cycle = behind_middle + _verifying(prices, 1, 2, draft_length, always, place=2 + draft_length)
+    behind_target = _drafting(prices, 1, draft_length, place=1) - behind_middle  # a round's first drafts take longer
     found = []
     for each in hispec_rounds(levels, draft_length, bonus, longest):
         final = sum(
-            chance * _verifying(prices, 2, 3, each.verify_period + i, always) for i, chance in enumerate(each.run)
+            chance * _verifying(prices, 2, 3, each.verify_period + i, always, place=2)
+            for i, chance in enumerate(each.run)
         )
-        found.append((each.middle_steps * cycle + final) / each.tokens)
+        found.append((each.middle_steps * cycle + behind_target + final) / each.tokens)
     return found
 
 
@@ -93,12 +97,15 @@ def hispec_rounds(levels: Agreement, draft_length: int, bonus: Bonus, longest: i
         alive.append(sum((alive[s] * kept[period - s] for s in reach), zero))
 
 
-def _drafting(prices: Prices, depth: int, length: int) -> float:
-    return prices.ms(0, depth, 1) + (length - 1) * prices.ms(0, depth, 1, repeat=True)
+def _drafting(prices: Prices, depth: int, length: int, *, place: int) -> float:
+    """Drafts in a row from this place on."""
+    return sum(prices.ms(0, depth, 1, in_row=place + k) for k in range(length))
 
 
-def _verifying(prices: Prices, below: int, depth: int, tokens: int, always: bool) -> float:
-    """A verification of `tokens` tokens; for its bonus token the newest goes through the layers below first."""
+def _verifying(prices: Prices, below: int, depth: int, tokens: int, always: bool, *, place: int) -> float:
+    """A verification of `tokens` tokens at this place of a row; for its bonus token the newest goes through the layers
+    below first."""
+    in_row = place if depth < 3 else None
     if not always:
-        return prices.ms(below, depth, tokens)
-    return prices.ms(0, below, 1, read_out=False) + prices.ms(below, depth, tokens + 1)
+        return prices.ms(below, depth, tokens, in_row=in_row)
+    return prices.ms(0, below, 1, read_out=False, in_row=place) + prices.ms(below, depth, tokens + 1, in_row=in_row)

@@ -115,8 +115,8 @@ class NetworkCost:
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
-        sequence attends to: a scalar or an array. `in_row` tells, of a forward from layer 0 to an exit, which one it is
-        in a row of such, where that is known: the later, the more of what it needs is in the processor's caches.
+        sequence attends to: a scalar or an array. `in_row` tells, of a forward to an exit above the target,
+        which one since a deeper level ran, where that is known: the later, the more is in the processor's caches.
         """
         parts = self.parts_ms(
             first_layer=first_layer,
@@ -175,9 +175,9 @@ class NetworkCost:
         for op, part, query_tokens in (("forward", "forward", tokens / batch), ("host", "host", 1.0)):
             if op in self._ops:
                 parts[part] += self._step_ms(op, batch, query_tokens)
-        if in_row is not None and first_layer == 0 and self._repeats[logits > 0]:
+        if in_row is not None and self._repeats[True] and self._repeats[False]:
             usual_ms = sum(ms for part, ms in parts.items() if part != "host")
-            saved_ms = self._saved_ms(last_layer, in_row, batch, contexts, read=logits > 0)
+            saved_ms = self._saved_ms(first_layer, last_layer, in_row, batch, contexts, read=logits > 0)
             kept = np.maximum(0.0, 1 - saved_ms / usual_ms)
             parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
         parts["host"] += self.host.per_forward_ms
@@ -188,10 +188,28 @@ class NetworkCost:
         return float(self._ops[op].at(batch, query_tokens, 1.0))
 
     def _saved_ms(
-        self, last_layer: int, in_row: int, batch: int, contexts: NDArray[np.float64], *, read: bool
+        self,
+        first_layer: int,
+        last_layer: int,
+        in_row: int,
+        batch: int,
+        contexts: NDArray[np.float64],
+        *,
+        read: bool,
     ) -> NDArray[np.float64]:
-        """How much less a forward of a row takes than its parts: what a `repeat_L` does, linear between the lengths L
-        that the profile has and up to the whole network, where it is nothing."""
+        """How much less a forward of a row takes than its parts. From layer 0: what a `repeat_L` does. A verification
+        finds the LM head as drafts have left it, but layers of its own: it saves what reading out saves them."""
+        if not first_layer:
+            return self._repeat_saved_ms(last_layer, in_row, batch, contexts, read=read)
+        by_reading = (self._repeat_saved_ms(first_layer, in_row, batch, contexts, read=each) for each in (True, False))
+        with_it, without = by_reading
+        return np.maximum(0.0, with_it - without) * read
+
+    def _repeat_saved_ms(
+        self, depth: int, in_row: int, batch: int, contexts: NDArray[np.float64], *, read: bool
+    ) -> NDArray[np.float64]:
+        """What a `repeat_L` takes less than its parts, linear between the lengths L that the profile has and up to the
+        whole network, where it is nothing."""
         saved_ms = {self._n_layers: np.zeros(contexts.shape)}
         for length, op in self._repeats[read].items():
             usual = self.parts_ms(
@@ -202,9 +220,9 @@ class NetworkCost:
             saved_ms[length] = np.asarray(
                 usual_ms - op.at(batch, float(np.clip(in_row, places[0], places[-1])), contexts)
             )
-        lower = max((length for length in saved_ms if length <= last_layer), default=min(saved_ms))
-        upper = min((length for length in saved_ms if length >= last_layer), default=max(saved_ms))
-        weight = (last_layer - lower) / (upper - lower) if upper > lower else 0.0
+        lower = max((length for length in saved_ms if length <= depth), default=min(saved_ms))
+        upper = min((length for length in saved_ms if length >= depth), default=max(saved_ms))
+        weight = (depth - lower) / (upper - lower) if upper > lower else 0.0
         return np.asarray(saved_ms[lower] * (1 - weight) + saved_ms[upper] * weight)
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:

@@ -240,7 +240,7 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
 def in_row(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> int | None:
     """What the forwards of the device say of `step_graph.Node.in_row`, where all levels below the target are exits of
     one network."""
-    if forward.first_layer or _reaches(forward, target):
+    if _reaches(forward, target) or (forward.first_layer and not forward.logits):
         return None
     place = 1
     for earlier in reversed(before):
@@ -248,7 +248,7 @@ def in_row(before: Sequence[DeviceForward], forward: DeviceForward, target: Leve
             break
         if earlier.first_layer:
             return place + 1
-        place += 1
+        place += earlier.logits > 0
     return place
 
 

@@ -43,7 +43,7 @@ def test_drafts_make_rows() -> None:
     first = graph.start(20)
     second = graph.follow(first, 0).target
     verify = graph.follow(second, 0).target
-    assert (first.in_row, second.in_row, verify.in_row) == (1, 2, None)
+    assert (first.in_row, second.in_row, verify.in_row) == (1, 2, 3)
     behind = graph.follow(verify, 0).target
     assert (behind.kind, behind.in_row) == (Kind.DRAFT, 2)  # not the target ran before it
     assert StepGraph(cascade(("T", 4, 0))).start(20).in_row is None

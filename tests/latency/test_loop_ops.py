@@ -30,14 +30,17 @@ def loop_rows() -> list[ProfileRow]:
     return rows
 
 
-def repeats(*lengths: int, share: float) -> list[ProfileRow]:
+def repeats(*lengths: int, share: float, read: bool = True) -> list[ProfileRow]:
     cost = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
     rows = []
     for n, batch, nth, context in product(lengths, (1, 4), (1, 2), (1, 64, 1024)):
-        parts = cost.parts_ms(first_layer=0, last_layer=n, batch=batch, tokens=batch, logits=batch, context=context)
+        logits = batch * read
+        parts = cost.parts_ms(first_layer=0, last_layer=n, batch=batch, tokens=batch, logits=logits, context=context)
         usual_ms = sum(float(ms) for part, ms in parts.items() if part != "host")
         ms = usual_ms if nth == 1 else share * usual_ms
-        rows.append(ProfileRow(f"repeat_{n}", 1, batch, nth, context, ms, "measured", ms, ms, 5))
+        rows.append(
+            ProfileRow(f"{'' if read else 'silent_'}repeat_{n}", 1, batch, nth, context, ms, "measured", ms, ms, 5)
+        )
     return rows
 
 
@@ -61,19 +64,21 @@ def test_only_a_measured_decode_loop_pads_its_batches():
 
 def test_what_a_repeat_saves_is_saved_in_a_row():
     """Of all parts but the loop's, in proportion; linear between the lengths that there are."""
-    cost = NetworkCost(make_profile(loop_rows() + repeats(2, share=0.5) + repeats(4, share=0.9)), tensor_parallel=1)
-    usual = {last: cost.parts_ms(**AT, last_layer=last, logits=4) for last in (1, 2, 3, 4, 6, 8)}
-    usual_ms = {last: sum(float(ms) for part, ms in parts.items() if part != "host") for last, parts in usual.items()}
-    at_2, at_4 = 0.5 * usual_ms[2], 0.1 * usual_ms[4]
-    for last, saved in ((1, at_2), (2, at_2), (3, (at_2 + at_4) / 2), (4, at_4), (6, at_4 / 2), (8, 0.0)):
-        for place in (1, 2, 9):
-            again = cost.parts_ms(**AT, last_layer=last, logits=4, in_row=place)
-            for part, ms in usual[last].items():
-                kept = 1.0 if part == "host" or place == 1 else max(0.0, 1 - saved / usual_ms[last])
-                assert float(again[part]) == pytest.approx(float(ms) * kept), (part, last)
-    for other in ({"first_layer": 1, "logits": 4}, {"logits": 0}):  # nothing is known of these
-        at = {**AT, "last_layer": 2, **other}
-        assert cost.forward_ms(**at, in_row=3) == cost.forward_ms(**at)
+    rows = repeats(2, share=0.5) + repeats(4, share=0.9) + repeats(2, share=0.8, read=False)
+    cost = NetworkCost(make_profile(loop_rows() + rows), tensor_parallel=1)
+    spans = [(last, 4) for last in (1, 2, 3, 4, 6, 8)] + [(2, 0)]
+    usual = {span: cost.parts_ms(**AT, last_layer=span[0], logits=span[1]) for span in spans}
+    usual_ms = {span: sum(float(ms) for part, ms in parts.items() if part != "host") for span, parts in usual.items()}
+    at_2, at_4, silent = 0.5 * usual_ms[2, 4], 0.1 * usual_ms[4, 4], 0.2 * usual_ms[2, 0]
+    saved_ms = dict(zip(spans, (at_2, at_2, (at_2 + at_4) / 2, at_4, at_4 / 2, 0.0, silent), strict=True))
+    for (span, saved), place in product(saved_ms.items(), (1, 2, 9)):
+        again = cost.parts_ms(**AT, last_layer=span[0], logits=span[1], in_row=place)
+        for part, ms in usual[span].items():
+            kept = 1.0 if part == "host" or place == 1 else max(0.0, 1 - saved / usual_ms[span])
+            assert float(again[part]) == pytest.approx(float(ms) * kept), (part, span)
+    early = {**AT, "first_layer": 2, "last_layer": 6, "logits": 4, "tokens": 12}  # finds the LM head as drafts left it
+    less_ms = float(cost.forward_ms(**early) - cost.forward_ms(**early, in_row=9))
+    assert less_ms == pytest.approx(at_2 - silent)
 
 
 @pytest.mark.parametrize(
