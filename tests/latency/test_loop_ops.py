@@ -38,9 +38,8 @@ def repeats(*lengths: int, share: float, read: bool = True) -> list[ProfileRow]:
         parts = cost.parts_ms(first_layer=0, last_layer=n, batch=batch, tokens=batch, logits=logits, context=context)
         usual_ms = sum(float(ms) for part, ms in parts.items() if part != "host")
         ms = usual_ms if nth == 1 else share * usual_ms
-        rows.append(
-            ProfileRow(f"{'' if read else 'silent_'}repeat_{n}", 1, batch, nth, context, ms, "measured", ms, ms, 5)
-        )
+        op = f"{'' if read else 'silent_'}repeat_{n}"
+        rows.append(ProfileRow(op, 1, batch, nth, context, ms, "measured", ms, ms, 5))
     return rows
 
 
