@@ -83,9 +83,9 @@ CASCADES = {
 class Watched(Decoder):
     """Runs every forward under watch; `decide` judges it without reading values."""
 
-    def _run(self, batch: Sequence[Decoding], record: Any, start_s: float) -> Tensor | None:
+    def _run(self, batch: Sequence[Decoding], record: Any) -> Tensor | None:
         with Elsewhere():
-            logits = super()._run(batch, record, start_s)
+            logits = super()._run(batch, record)
         if logits is not None:
             assert logits.device.type == "meta"
             assert logits.shape == (sum(sequence.forward.logits for sequence in batch), VOCABULARY)
