@@ -212,14 +212,14 @@ class NetworkCost:
         whole network, where it is nothing."""
         saved_ms = {self._n_layers: np.zeros(contexts.shape)}
         for length, op in self._repeats[read].items():
+            known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
             usual = self.parts_ms(
-                first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=contexts
+                first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=known
             )
             usual_ms = sum(ms for part, ms in usual.items() if part != "host")
             places = op.table.query_tokens
-            saved_ms[length] = np.asarray(
-                usual_ms - op.at(batch, float(np.clip(in_row, places[0], places[-1])), contexts)
-            )
+            place = float(np.clip(in_row, places[0], places[-1]))
+            saved_ms[length] = np.interp(contexts, known, np.asarray(usual_ms - op.at(batch, place, known)))
         lower = max((length for length in saved_ms if length <= depth), default=min(saved_ms))
         upper = min((length for length in saved_ms if length >= depth), default=max(saved_ms))
         weight = (depth - lower) / (upper - lower) if upper > lower else 0.0
