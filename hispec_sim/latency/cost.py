@@ -210,20 +210,28 @@ class NetworkCost:
     ) -> NDArray[np.float64]:
         """What a `repeat_L` takes less than its parts, linear between the lengths L that the profile has and up to the
         whole network, where it is nothing."""
-        saved_ms = {self._n_layers: np.zeros(contexts.shape)}
-        for length, op in self._repeats[read].items():
-            known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
-            usual = self.parts_ms(
-                first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=known
-            )
-            usual_ms = sum(ms for part, ms in usual.items() if part != "host")
-            places = op.table.query_tokens
-            place = float(np.clip(in_row, places[0], places[-1]))
-            saved_ms[length] = np.interp(contexts, known, np.asarray(usual_ms - op.at(batch, place, known)))
-        lower = max((length for length in saved_ms if length <= depth), default=min(saved_ms))
-        upper = min((length for length in saved_ms if length >= depth), default=max(saved_ms))
+        lengths = sorted([*self._repeats[read], self._n_layers])
+        upper = next((length for length in lengths if length >= depth), lengths[-1])
+        lower = max((length for length in lengths if length <= depth), default=lengths[0])
         weight = (depth - lower) / (upper - lower) if upper > lower else 0.0
-        return np.asarray(saved_ms[lower] * (1 - weight) + saved_ms[upper] * weight)
+        saved_ms = np.zeros(contexts.shape)
+        for length, share in ((lower, 1 - weight), (upper, weight)):
+            if share and length < self._n_layers:
+                saved_ms += share * self._measured_saving_ms(length, in_row, batch, contexts, read=read)
+        return saved_ms
+
+    def _measured_saving_ms(
+        self, length: int, in_row: int, batch: int, contexts: NDArray[np.float64], *, read: bool
+    ) -> NDArray[np.float64]:
+        """The same for a length that the profile has, at the nearest place in the row that it has."""
+        op = self._repeats[read][length]
+        known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
+        usual = self.parts_ms(
+            first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=known
+        )
+        usual_ms = sum(ms for part, ms in usual.items() if part != "host")
+        place = float(np.clip(in_row, op.table.query_tokens[0], op.table.query_tokens[-1]))
+        return np.interp(contexts, known, np.asarray(usual_ms - op.at(batch, place, known)))
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:
         """Reading out `logits` rows for the whole vocabulary or a shortlist of it.
