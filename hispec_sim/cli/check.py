@@ -51,8 +51,8 @@ def paper_command(
     """Simulate the published numbers of HiSpec, LayerSkip, Leviathan et al. and PipeSpec, and compare.
 
     Misses are findings: they stay in the table, explained, and the exit status is 0. Writes paper_checks.json,
-    paper_checks.csv (every reading), figures, and, with the extra `report`, paper_checks.html (errors, ranking and every
-    reading on one page).
+    paper_checks.csv (every reading), figures, and, with the extra `report`, paper_checks.html (errors, ranking and
+    every reading on one page).
     """
     groups = pick_groups(all_groups(), only or [])
     check_free(out, force=force)
