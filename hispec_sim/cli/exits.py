@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hispec_sim.models.distil.evaluate import Agreement
     from hispec_sim.models.distil.run import Settings, Stand
 
+PASSES = 3
+"""Passes over the text unless the user says otherwise."""
 PIPED_WIDTH = 130
 INTERRUPTED = 130
 MOST_TOPICS = 24
@@ -40,7 +42,14 @@ def train_exits_command(
     tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of teacher text, written by the model itself.")
     ] = 1_000_000,
-    passes: Annotated[int, typer.Option(min=1, help="How often each token of the text is trained on.")] = 3,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How often each token of the text is trained on; more than before with --resume trains on.",
+            show_default="3",
+        ),
+    ] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(help="JSONL with prompt and topic on each line.", show_default="built-in topics"),
@@ -61,7 +70,7 @@ def train_exits_command(
 
     hispec train exits --model smollm2 --exits 4,8 --tokens 1000000 --out heads-run --budget 2h
     """
-    from hispec_sim.models.distil.run import HEADS, check_exits, read_settings, run, start, use_threads
+    from hispec_sim.models.distil.run import HEADS, check_exits, more_passes, read_settings, run, start, use_threads
     from hispec_sim.models.loading import NO_HEADS, load_model
 
     console = Console()
@@ -69,10 +78,12 @@ def train_exits_command(
     settings = (
         read_settings(out)
         if resume
-        else _settings(model, exits, kind, tokens, passes, prompts, budget, threads, seed, out)
+        else _settings(model, exits, kind, tokens, passes or PASSES, prompts, budget, threads, seed, out)
     )
     use_threads(settings.threads)
     loaded = load_model(settings.model, dtype="fp32", device=device, exit_heads=NO_HEADS)
+    if resume and passes is not None:
+        more_passes(out, passes)
     if not resume:
         check_exits(settings, loaded.network)
         start(out, settings, prompts)

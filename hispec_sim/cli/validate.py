@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,19 +110,37 @@ def validate_command(
     campaign = Campaign(out, decoding, resume=resume)
     console = Console(highlight=False)
     longest = max(configuration.max_new_tokens for configuration in configurations)
-    with progress("writing the target's text", plan.prompts, "prompts") as tick:
-        kept = usable_prompts(texts, target, plan.prompts, longest, tick)
-    chosen, ids = [text for text, _ in kept], [tokens for _, tokens in kept]
-    paired = _paired(recorded, sha256([text.text for text in chosen]), chosen) if plan.paired else None
+
+    def usable() -> list[str]:
+        with progress("writing the target's text", plan.prompts, "prompts") as tick:
+            kept = usable_prompts(texts, target, plan.prompts, longest, tick)
+        return sha256([text.text for text in kept])
+
+    known = dict(zip(sha256([text.text for text in texts]), texts, strict=True))
+    hashes = campaign.prompts(usable)
+    if missing := [sha for sha in hashes if sha not in known]:
+        raise InputError(f"--resume: {len(missing)} prompts of {out} are not in --prompts {prompts} any more")
+    chosen = [known[sha] for sha in hashes]
+    ids = [target.tokenizer.encode(text.text) for text in chosen]
+    paired = _paired(recorded, hashes, chosen) if plan.paired else None
     if not plan.paired:
-        _check_apart(recorded, chosen, sha256([text.text for text in chosen]), trace)
-    groups = len({text.group for text in chosen})
-    predictor = Predictor(recorded, cost, list(map(len, ids)), groups=groups, paired=paired, seed=seed)
+        _check_apart(recorded, chosen, hashes, trace)
+    sizes, groups = plan.block_sizes(), len({text.group for text in chosen})
+    blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+    predictor = Predictor(
+        recorded, cost, list(map(len, ids)), block_sizes=sizes, groups=groups, paired=paired, seed=seed
+    )
     predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
     interrupted = False
     try:
-        with progress("decoding", repeats * len(configurations), "runs") as tick:
-            campaign.decode(configurations, repeats, lambda c, r: observe(c, r, network, ids, CLOCKS[clock]), tick)
+        with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
+            campaign.decode(
+                configurations,
+                repeats,
+                len(blocks),
+                lambda c, r, block: observe(c, r, network, blocks[block], CLOCKS[clock]),
+                tick,
+            )
     except KeyboardInterrupt:
         interrupted = True
     with progress("simulating", len(configurations), "configurations") as tick:

@@ -50,6 +50,14 @@ class RunLog:
     request: list[Request] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
 
+    def extend(self, other: RunLog) -> None:
+        """What another run of the same cascade did, after this one."""
+        self.duration_ms += other.duration_ms
+        self.batch_size += other.batch_size
+        self.move += other.move
+        self.request += other.request
+        self.requests += other.requests
+
 
 class Engine:
     """Decodes requests with one cascade on one device, `concurrency` at a time (a closed loop).

@@ -76,7 +76,7 @@ def budget(predictor: Predictor, configuration: Configuration, observation: Obse
     real = observation.figures.tokens_per_s
 
     def rate(samplers, pricer: Pricer, jitter: Iterator[float] | None = None) -> float:  # type: ignore[no-untyped-def]
-        log = predictor.run(configuration, samplers, pricer, jitter)
+        log = predictor.run(configuration, samplers, pricer, jitter, len(observation.verified))
         return 1000 * observation.tokens / sum(log.duration_ms)
 
     real_outcomes = rate(recorded, profile, predictor.jitter(0))

@@ -1,5 +1,5 @@
-"""A whole validation: every configuration decoded again and again in turn, each run a file of its own, so that a
-campaign that was stopped goes on where it stood."""
+"""A whole validation: every configuration decoded again and again in turn, block of prompts by block, each a file of
+its own, so that a campaign that was stopped goes on where it stood."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from hispec_sim.study.uncertainty import profile_error
 from hispec_sim.validate.budget import budget
 from hispec_sim.validate.compare import row_of
 from hispec_sim.validate.design import Configuration
-from hispec_sim.validate.observation import Observation
+from hispec_sim.validate.observation import Observation, merged
 from hispec_sim.validate.prediction import Predictor
 
-SETTINGS, RUNS = "validation.json", "runs"
-Observe = Callable[[Configuration, int], Observation]
+SETTINGS, RUNS, PROMPTS = "validation.json", "runs", "prompts.json"
+Observe = Callable[[Configuration, int, int], Observation]
+"""Decodes a block of prompts with a configuration: (configuration, repeat, block)."""
 
 
 class Campaign:
@@ -47,31 +48,55 @@ class Campaign:
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}; give another --out") from None
 
+    def prompts(self, choose: Callable[[], list[str]]) -> list[str]:
+        """The hashes of the prompts that are decoded: chosen when the campaign begins, and the same ever after."""
+        file = self.folder / PROMPTS
+        if not file.is_file():
+            write_text(file, json.dumps(choose(), indent=1) + "\n")
+        try:
+            return [str(sha256) for sha256 in json.loads(file.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file} is damaged ({error!r}); delete it and go on with --resume") from None
+
     def decode(
-        self, configurations: Sequence[Configuration], repeats: int, observe: Observe, tick: Callable[[], None]
+        self,
+        configurations: Sequence[Configuration],
+        repeats: int,
+        blocks: int,
+        observe: Observe,
+        tick: Callable[[], None],
     ) -> None:
-        """Run what has not been run: all configurations once, in an order of its own for each repeat, then again.
-        Ctrl-C (KeyboardInterrupt) loses the run under way."""
+        """Run what has not been run: a block of prompts with all configurations, in an order of its own, then the next
+        block; all of it `repeats` times. Ctrl-C (KeyboardInterrupt) loses the block under way."""
         for repeat in range(repeats):
-            for place in np.random.default_rng(repeat).permutation(len(configurations)):
-                configuration = configurations[place]
-                file = self._file(configuration, repeat)
-                if not file.is_file():
-                    write_text(file, json.dumps(observe(configuration, repeat).data()))
-                tick()
+            for block in range(blocks):
+                for place in np.random.default_rng([repeat, block]).permutation(len(configurations)):
+                    configuration = configurations[place]
+                    file = self._file(configuration, repeat, block)
+                    if not file.is_file():
+                        write_text(file, json.dumps(observe(configuration, repeat, block).data()))
+                    tick()
 
     def observations(self, configuration: Configuration) -> list[Observation]:
-        """The finished runs of a configuration. Raises InputError if a file is damaged."""
-        found = []
-        for file in sorted(self._runs.glob(f"{configuration.name}.r*.json")):
+        """The runs of a configuration, each of as many first blocks as the first run has; runs that have fewer are left
+        out. Raises InputError if a file is damaged."""
+        runs: list[list[Observation]] = []
+        while parts := self._blocks(configuration, len(runs), len(runs[0]) if runs else None):
+            runs.append(parts)
+        return [merged(parts) for parts in runs]
+
+    def _blocks(self, configuration: Configuration, repeat: int, wanted: int | None) -> list[Observation]:
+        """The first blocks of a run that are there; none if they are fewer than wanted."""
+        found: list[Observation] = []
+        while len(found) != wanted and (file := self._file(configuration, repeat, len(found))).is_file():
             try:
                 found.append(Observation.of_data(json.loads(file.read_text(encoding="utf-8"))))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file} is damaged ({error!r}); delete it and go on with --resume") from None
-        return found
+        return found if wanted is None or len(found) == wanted else []
 
-    def _file(self, configuration: Configuration, repeat: int) -> Path:
-        return self._runs / f"{configuration.name}.r{repeat:03d}.json"
+    def _file(self, configuration: Configuration, repeat: int, block: int) -> Path:
+        return self._runs / f"{configuration.name}.r{repeat:03d}.b{block:03d}.json"
 
 
 def compare_all(
@@ -89,7 +114,7 @@ def compare_all(
         if observations:
             middle = sorted(observations, key=lambda each: each.figures.tokens_per_s)[(len(observations) - 1) // 2]
             taken_apart = budget(predictor, configuration, middle, min(repetitions, 9))
-            prediction = predictor.predict(configuration, repetitions)
+            prediction = predictor.predict(configuration, repetitions, len(middle.verified))
             rows.append(row_of(configuration, observations, prediction, taken_apart, time_error))
         tick()
     return pd.DataFrame(rows)

@@ -73,11 +73,10 @@ def observe(
 
 def usable_prompts(
     texts: Sequence[Text], target: LoadedModel, wanted: int, new_tokens: int, tick: Callable[[], None]
-) -> list[tuple[Text, list[int]]]:
+) -> list[Text]:
     """The first `wanted` prompts, group after group in turn, that the target goes on from for `new_tokens` tokens
-    without ending its text, so that all requests have one length; with their tokens. Raises InputError if there are
-    fewer."""
-    network, found = target.network, []
+    without ending its text, so that all requests have one length. Raises InputError if there are fewer."""
+    network, found = target.network, list[Text]()
     cascade = Configuration((), 1, (), Bonus.ON_MISMATCH, 1, new_tokens).cascade(network.config.shape.n_layers)
     for text in in_turn(texts):
         ids = target.tokenizer.encode(text.text)
@@ -85,7 +84,7 @@ def usable_prompts(
             continue
         settings = Settings(new_tokens, target.tokenizer.stop_ids)
         if len(generate(cascade, {NETWORK: network}, ids, settings).token_ids) == new_tokens:
-            found.append((text, ids))
+            found.append(text)
             tick()
         if len(found) == wanted:
             return found

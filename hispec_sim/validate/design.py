@@ -72,10 +72,17 @@ class Design(_Strict):
 
     prompts: Count
     """How many prompts each configuration decodes."""
+    blocks: Count = 1
+    """Parts that the prompts are decoded in, one after another. All configurations decode one part before any decodes
+    the next, so that a slow minute of the machine meets a part of each (a randomised block design)."""
     paired: bool = False
     """Whether each request replays the recording of its own prompt (a check of the replay), in place of recordings of
     other prompts (a validation of the prediction)."""
     configurations: Annotated[list[Entry], Field(min_length=1)]
+
+    def block_sizes(self) -> list[int]:
+        """Prompts of each block, as equal as can be."""
+        return [(self.prompts + k) // self.blocks for k in range(self.blocks)]
 
     def expand(self) -> list[Configuration]:
         """All configurations, each once. Raises InputError for an entry whose lists do not fit together."""
@@ -88,8 +95,11 @@ class Design(_Strict):
                         f"configurations, entry {number}: exits {exits} take {max(0, len(exits) - 1)} verify periods, "
                         f"verify_period gives {periods}"
                     )
-                if batch > self.prompts:
-                    raise InputError(f"configurations, entry {number}: batch {batch} needs as many prompts")
+                if batch > self.prompts // self.blocks:
+                    raise InputError(
+                        f"configurations, entry {number}: batch {batch} needs as many prompts in each block, "
+                        f"{self.prompts} prompts in {self.blocks} blocks are {self.prompts // self.blocks}"
+                    )
                 found[Configuration(tuple(exits), draft_length, tuple(periods), bonus, batch, tokens)] = None
         return list(found)
 

@@ -3,6 +3,7 @@ observation keeps so that the errors of its prediction can be taken apart."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -77,6 +78,46 @@ class Observation:
             "verified": [[(level, run, matched) for level, run, matched in each] for each in data["verified"]],
         }
         return cls(**(data | parts))
+
+
+def merged(parts: Sequence[Observation]) -> Observation:
+    """One run made of its blocks of prompts, decoded one after another at whatever times."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    tokens, decode_ms = sum(part.tokens for part in parts), sum(part.decode_ms for part in parts)
+    shapes: dict[Shape, tuple[int, float]] = {}
+    for part in parts:
+        for shape, (times, total_ms) in part.shapes.items():
+            before = shapes.get(shape, (0, 0.0))
+            shapes[shape] = (before[0] + times, before[1] + total_ms)
+    verified = [sequence for part in parts for sequence in part.verified]
+
+    passes = sum(round(part.tokens / part.figures.tokens_per_target_pass) for part in parts)
+
+    def level_ms(level: int) -> float:
+        return sum(part.tokens * part.figures.level_ms_per_token[level] for part in parts)
+
+    levels = len(first.figures.level_ms_per_token)
+    figures = Figures(
+        tokens_per_s=1000 * tokens / decode_ms,
+        tokens_per_target_pass=tokens / passes,
+        matched_per_drafted=matched_shares([v for sequence in verified for v in sequence], levels),
+        forwards_per_token=sum(times for times, _ in shapes.values()) / tokens,
+        level_ms_per_token=tuple(level_ms(k) / tokens for k in range(levels)),
+    )
+    return Observation(
+        first.configuration,
+        first.repeat,
+        tokens,
+        decode_ms,
+        sum(part.prefill_ms for part in parts),
+        sum(part.forward_ms for part in parts),
+        figures,
+        shapes,
+        verified,
+        hashlib.sha256("".join(part.text_sha256 for part in parts).encode()).hexdigest(),
+    )
 
 
 def matched_shares(verified: Sequence[tuple[int, int, int]], levels: int) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -40,8 +41,9 @@ class Prediction:
 class Predictor:
     """Simulates configurations with one trace and one profile.
 
-    The requests' prompts are of `groups` groups, which they go round. Paired, request k replays sequence `paired[k]`;
-    otherwise sequences are drawn (see `study.uncertainty.resampled`).
+    Requests come in blocks of `block_sizes`, each a closed loop of its own. Their prompts are of `groups` groups, which
+    they go round. Paired, request k replays sequence `paired[k]`; otherwise sequences are drawn (see
+    `study.uncertainty.resampled`).
     """
 
     def __init__(
@@ -50,23 +52,24 @@ class Predictor:
         cost: NetworkCost,
         prompt_tokens: Sequence[int],
         *,
+        block_sizes: Sequence[int],
         groups: int,
         paired: Sequence[int] | None,
         seed: int,
     ) -> None:
-        self._groups = groups
+        self._groups, self._block_sizes = groups, tuple(block_sizes)
         self.trace, self.cost, self.prompt_tokens = trace, cost, tuple(prompt_tokens)
         self._paired, self._seed = paired, seed
         self._shape = replace(cost.profile.network, name=NETWORK)
 
-    def predict(self, configuration: Configuration, repetitions: int) -> Prediction:
-        """Simulate it so many times, each on other recorded prompts. Raises InputError where the trace or the profile
-        does not have what it takes."""
+    def predict(self, configuration: Configuration, repetitions: int, requests: int | None = None) -> Prediction:
+        """Simulate it so many times, each on other recorded prompts: the blocks of the first so many requests, or all.
+        Raises InputError where the trace or the profile does not have what it takes."""
         found = []
         pricer = self.pricer(configuration)
         for repetition in range(repetitions):
             jitter = self.jitter(repetition)
-            log = self.run(configuration, self.samplers(configuration, repetition), pricer, jitter)
+            log = self.run(configuration, self.samplers(configuration, repetition), pricer, jitter, requests)
             found.append(simulated_figures(log))
         return Prediction(configuration, tuple(found))
 
@@ -110,9 +113,20 @@ class Predictor:
         new_sampler: Samplers,
         pricer: Pricer,
         jitter: Iterator[float] | None = None,
+        requests: int | None = None,
     ) -> RunLog:
-        """One simulated run over all prompts."""
+        """One simulated run over the blocks of the first so many requests, or all."""
         graph = StepGraph(configuration.cascade(self._shape.n_layers))
-        lengths = [(tokens, configuration.max_new_tokens) for tokens in self.prompt_tokens]
+        lengths = [(tokens, configuration.max_new_tokens) for tokens in self.prompt_tokens[:requests]]
         factors = {NETWORK: jitter} if jitter is not None else None
-        return Engine(graph, pricer, new_sampler=new_sampler, jitter=factors).run(lengths, configuration.batch)
+        whole, first = RunLog(graph.cascade), 0
+        for size in self._block_sizes:
+            block = lengths[first : first + size]
+            engine = Engine(graph, pricer, new_sampler=partial(_shifted, new_sampler, first), jitter=factors)
+            whole.extend(engine.run(block, configuration.batch))
+            first += size
+        return whole
+
+
+def _shifted(new_sampler: Samplers, first: int, request: int) -> Sampler:
+    return new_sampler(first + request)

@@ -59,6 +59,16 @@ def test_a_run_from_the_command_line(model: Path, tmp_path: Path) -> None:
     again = run("--resume", "--out", out)
     assert again.exit_code == 0, again.exception
     assert again.output.split("Agreement")[1] == done.output.split("Agreement")[1]
+    with pytest.raises(InputError, match="has 3 already"):
+        raise run("--resume", "--passes", "3", "--out", out).exception or AssertionError
+    longer = run("--resume", "--passes", "5", "--out", out)
+    assert longer.exit_code == 0, longer.exception
+    more = read_card(out / "heads")
+    assert more.provenance["steps"] == 5 * card.provenance["steps"] // 3
+    assert (
+        more.provenance["command"]
+        == f"{card.provenance['command']}; hispec train exits --resume --passes 5 --out {out}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from hispec_sim.errors import InputError
 from hispec_sim.validate.campaign import Campaign
-from hispec_sim.validate.design import Configuration, load_design
-from hispec_sim.validate.observation import Figures, Observation, Shape
+from hispec_sim.validate.design import Configuration, Design, Entry, load_design
+from hispec_sim.validate.observation import Figures, Observation, Shape, merged
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios" / "validation").glob("*.yaml"))
 TWO = "prompts: 2\nconfigurations:\n  - {exits: [[]], batch: [1, 2]}\n"
@@ -51,6 +51,7 @@ def test_an_entry_spans_its_lists_and_repeats_nothing(tmp_path: Path) -> None:
         ("prompts: 2\nconfigurations: [{exit: [[2]]}]\n", r"configurations.0.exit: Extra inputs"),
         ("prompts: 2\nconfigurations: [{exits: [[2, 8]]}]\n", "entry 1: exits .2, 8. take 1 verify periods"),
         ("prompts: 2\nconfigurations: [{batch: [4]}]\n", "entry 1: batch 4 needs as many prompts"),
+        ("prompts: 6\nblocks: 2\nconfigurations: [{batch: [4]}]\n", "6 prompts in 2 blocks are 3"),
     ],
 )
 def test_wrong_designs(tmp_path: Path, text: str, message: str) -> None:
@@ -65,44 +66,77 @@ def test_exits_are_below_the_target(tmp_path: Path) -> None:
         configuration.cascade(4)
 
 
-def observation(configuration: Configuration, repeat: int) -> Observation:
+def observation(configuration: Configuration, repeat: int, block: int) -> Observation:
     figures = Figures(10.0, 1.0, (float("nan"),), 1.0, (100.0,))
     shapes = {Shape("target", 0, 4, 1, 1, 1): (8, 70.5)}
-    return Observation(configuration.name, repeat, 8, 80.0, 5.0, 70.5, figures, shapes, [[(1, 2, 1)]], "00")
+    return Observation(configuration.name, repeat, 8, 80.0, 5.0, 70.5, figures, shapes, [[(1, 2, 1)]], f"{block}")
 
 
 def test_a_campaign_that_was_stopped_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C during the third of four runs: two are kept, and resuming runs the other two."""
+    """Ctrl-C during the third of eight blocks: two are kept, and resuming runs the others."""
     configurations = load_design(written(tmp_path, TWO)).expand()
     campaign = Campaign(tmp_path / "out", {"seed": 1}, resume=False)
-    done: list[tuple[str, int]] = []
+    done: list[tuple[str, int, int]] = []
 
-    def observe(configuration: Configuration, repeat: int) -> Observation:
+    def observe(configuration: Configuration, repeat: int, block: int) -> Observation:
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append((configuration.name, repeat))
-        return observation(configuration, repeat)
+        done.append((configuration.name, repeat, block))
+        return observation(configuration, repeat, block)
 
     with pytest.raises(KeyboardInterrupt):
-        campaign.decode(configurations, 2, observe, lambda: None)
-    assert {repeat for _, repeat in done} == {0}
-    again: list[tuple[str, int]] = []
+        campaign.decode(configurations, 2, 2, observe, lambda: None)
+    assert {(repeat, block) for _, repeat, block in done} == {(0, 0)}, "all configurations, before the next block"
+    assert [len(each.verified) for each in campaign.observations(configurations[0])] == [1]
+    again: list[tuple[str, int, int]] = []
     resumed = Campaign(tmp_path / "out", {"seed": 1}, resume=True)
 
-    def observe_again(configuration: Configuration, repeat: int) -> Observation:
-        again.append((configuration.name, repeat))
-        return observation(configuration, repeat)
+    def observe_again(configuration: Configuration, repeat: int, block: int) -> Observation:
+        again.append((configuration.name, repeat, block))
+        return observation(configuration, repeat, block)
 
-    resumed.decode(configurations, 2, observe_again, lambda: None)
-    assert sorted(done + again) == sorted((c.name, r) for c in configurations for r in range(2))
-    assert repr(resumed.observations(configurations[0])) == repr([observation(configurations[0], r) for r in range(2)])
+    resumed.decode(configurations, 2, 2, observe_again, lambda: None)
+    assert sorted(done + again) == sorted((c.name, r, b) for c in configurations for r in range(2) for b in range(2))
+    whole = [merged([observation(configurations[0], r, b) for b in range(2)]) for r in range(2)]
+    assert repr(resumed.observations(configurations[0])) == repr(whole)
+    (tmp_path / "out" / "runs" / f"{configurations[0].name}.r001.b001.json").unlink()
+    assert repr(resumed.observations(configurations[0])) == repr(whole[:1]), "a run that lacks a block is left out"
+
+
+def test_blocks_make_one_run() -> None:
+    """8 tokens in 80 ms at 2 a pass and 8 forwards, then 24 in 120 ms at 3 and 4: 32 tokens, 200 ms, 12 passes."""
+    shapes = ({Shape("target", 0, 4, 1, 1, 1): (8, 70.0)}, {Shape("target", 0, 4, 1, 1, 1): (4, 20.0)})
+    nan = float("nan")
+    one = Observation("c", 0, 8, 80.0, 5.0, 70.0, Figures(100.0, 2.0, (nan, 0.5), 1.0, (4.0, 6.0)), shapes[0],
+                      [[(1, 2, 1)]], "a")  # fmt: skip
+    two = Observation("c", 0, 24, 120.0, 6.0, 90.0, Figures(200.0, 3.0, (nan, 1.0), 2.0, (1.0, 4.0)), shapes[1],
+                      [[(1, 2, 2)], [(1, 4, 4)]], "b")  # fmt: skip
+    found = merged([one, two])
+    assert (found.tokens, found.decode_ms, found.prefill_ms, found.forward_ms) == (32, 200.0, 11.0, 160.0)
+    assert found.figures.tokens_per_s == pytest.approx(160)
+    assert found.figures.tokens_per_target_pass == pytest.approx(32 / 12)
+    assert found.figures.matched_per_drafted[1] == pytest.approx(7 / 8)
+    assert found.figures.forwards_per_token == pytest.approx(12 / 32)
+    assert found.figures.level_ms_per_token == pytest.approx(((32 + 24) / 32, (48 + 96) / 32))
+    assert found.shapes == {Shape("target", 0, 4, 1, 1, 1): (12, 90.0)}
+    assert found.verified == [[(1, 2, 1)], [(1, 2, 2)], [(1, 4, 4)]]
+    assert merged([one]) is one
+
+
+def test_prompts_are_chosen_once(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path / "out", {}, resume=False)
+    assert campaign.prompts(lambda: ["a", "b"]) == ["a", "b"]
+    assert Campaign(tmp_path / "out", {}, resume=True).prompts(lambda: pytest.fail("chosen again")) == ["a", "b"]
+    (tmp_path / "out" / "prompts.json").write_text("{")
+    with pytest.raises(InputError, match=r"prompts.json is damaged"):
+        campaign.prompts(list)
 
 
 def test_campaigns_mix_nothing(tmp_path: Path) -> None:
     configuration = load_design(written(tmp_path, TWO)).expand()[0]
     out = tmp_path / "out"
     campaign = Campaign(out, {"seed": 1}, resume=False)
-    campaign.decode([configuration], 1, observation, lambda: None)
+    campaign.decode([configuration], 1, 1, observation, lambda: None)
     with pytest.raises(InputError, match="is not empty"):
         Campaign(out, {"seed": 1}, resume=False)
     with pytest.raises(InputError, match="begun with another seed"):
@@ -112,3 +146,8 @@ def test_campaigns_mix_nothing(tmp_path: Path) -> None:
     next((out / "runs").glob("*.json")).write_text('{"figures": {}}')
     with pytest.raises(InputError, match="is damaged"):
         campaign.observations(configuration)
+    assert design_blocks(10, 4) == [2, 2, 3, 3]
+
+
+def design_blocks(prompts: int, blocks: int) -> list[int]:
+    return Design(prompts=prompts, blocks=blocks, configurations=[Entry()]).block_sizes()

@@ -34,16 +34,21 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     network = model.network
     new_tokens = configurations[0].max_new_tokens
     kept = usable_prompts(prompt_set("reference", Split.HELD_OUT), model, plan.prompts, new_tokens, lambda: None)
-    ids = [tokens for _, tokens in kept]
+    ids = [model.tokenizer.encode(text.text) for text in kept]
     name = network.config.shape.name
     exits = tuple(Exit(name, depth) for depth in (*EXITS, network.config.shape.n_layers))
     recording = Plan(exits, exits[1:2], new_tokens, places=new_tokens, tokens=2 * new_tokens)
-    about = [Prompt(text.name, text.group, "", len(tokens)) for text, tokens in kept]
+    about = [Prompt(text.name, text.group, "", len(tokens)) for text, tokens in zip(kept, ids, strict=True)]
     trace = record_batch({name: network}, recording, ids, about, 0, model.tokenizer.stop_ids)
     cost = NetworkCost(profile, tensor_parallel=1)
-    predictor = Predictor(trace, cost, list(map(len, ids)), groups=1, paired=range(len(ids)), seed=0)
+    sizes = plan.block_sizes()
+    assert sizes == [4, 4]
+    blocks = [ids[:4], ids[4:]]
+    predictor = Predictor(trace, cost, list(map(len, ids)), block_sizes=sizes, groups=1, paired=range(len(ids)), seed=0)
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
-    campaign.decode(configurations, 1, lambda c, r: observe(c, r, network, ids, time.thread_time), lambda: None)
+    campaign.decode(
+        configurations, 1, 2, lambda c, r, b: observe(c, r, network, blocks[b], time.thread_time), lambda: None
+    )
     return compare_all(campaign, configurations, predictor, 4)
 
 

@@ -101,6 +101,20 @@ def read_settings(folder: Path) -> Settings:
         raise InputError(f"{path} is damaged ({error}); begin a new run") from None
 
 
+def more_passes(folder: Path, passes: int) -> None:
+    """Let the run in `folder` go over its text `passes` times in all: a finished run trains on, at the learning rate
+    that a run of so many passes has from that step on. Raises InputError if it already has as many.
+    """
+    settings = read_settings(folder)
+    if passes <= settings.passes:
+        raise InputError(
+            f"--passes {passes} with --resume: the run in {folder} has {settings.passes} already; give more, or leave "
+            "--passes out to go on with it"
+        )
+    command = f"{settings.command}; hispec train exits --resume --passes {passes} --out {folder}"
+    _write_settings(folder, replace(settings, passes=passes, steps=None, budget_s=None, command=command))
+
+
 def run(
     folder: Path,
     network: Llama,
