@@ -15,7 +15,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.exits import AdapterHead, Kind, load_heads, new_head, save_heads
-from hispec_sim.models.gguf_file import _dequantised
+from hispec_sim.models.gguf_file import StoredTensor, _dequantised
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.weights import empty_network
@@ -78,7 +78,7 @@ def test_dequantising_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gguf, "dequantize", raising(MemoryError()))
     data = np.zeros((1 << 15, 4), np.uint8)
     (tmp_path / "it.gguf").write_bytes(data.tobytes())
-    tensor = SimpleNamespace(shape=[1 << 14, 1 << 15], data=data, data_offset=0, tensor_type=None)
+    tensor = StoredTensor((1 << 15, 1 << 14), None, data.dtype, (4,), 0)
     file = SimpleNamespace(path=tmp_path / "it.gguf", tensors={"token_embd.weight": tensor})
     with pytest.raises(InputError, match=r"token_embd\.weight from .*it\.gguf, dequantised, of 2 GiB cannot be made"):
         _dequantised(file, "token_embd.weight")  # type: ignore[arg-type]
