@@ -42,6 +42,10 @@ def record_command(
     split: Annotated[str, typer.Option(help="tuning, held-out or all: halves that share no topic or task.")] = "tuning",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts.", show_default="all")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
+    skip_long: Annotated[
+        bool,
+        typer.Option("--skip-long", help="Leave out prompts that do not fit the model's positions, and say how many."),
+    ] = False,
     exits: Annotated[
         str,
         typer.Option(help="Exit layers of the target to read, such as 4,8 or all. Sampling: size grows as squares."),
@@ -90,7 +94,7 @@ def record_command(
             raise InputError("a new recording needs --model; to go on with one, say --resume")
         settings = {
             "model": model, "draft_models": draft_model or [], "prompts": prompts, "split": split, "limit": limit,
-            "chat": chat, "exits": exits, "draft_exits": draft_exits, "exit_heads": exit_heads,
+            "chat": chat, "skip_long": skip_long, "exits": exits, "draft_exits": draft_exits, "exit_heads": exit_heads,
             "middles": middles, "places": places, "off_path_tokens": off_path_tokens, "max_new_tokens": max_new_tokens,
             "temperature": temperature, "top_p": top_p, "seed": seed, "batch": batch, "dtype": dtype, "device": device,
             "threads": threads, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -103,6 +107,8 @@ def record_command(
         start(out, settings, force=force)
     elif settings["weights_sha256"] != opened.hashes:
         raise InputError(f"the model {settings['model']} has changed since the recording began; record anew")
+    if opened.skipped:
+        console.print(f"{opened.skipped} prompts left out: they do not fit the model's positions")
     with _shown(console) as show:
         try:
             opened.record(out, show)
@@ -118,9 +124,9 @@ class _Opened:
     def __init__(self, settings: dict[str, Any]) -> None:
         from hispec_sim.models.loading import check_vocabularies, load_model
         from hispec_sim.profiler.agreement import Plan
-        from hispec_sim.profiler.record import check_prompts, weights_hash
+        from hispec_sim.profiler.record import check_prompts, fitting, weights_hash
 
-        self.settings = settings
+        self.settings, self.skipped = settings, 0
         kind = {"dtype": settings["dtype"], "device": settings["device"]}
         target = load_model(settings["model"], exit_heads=settings["exit_heads"], **kind)
         drafts = [load_model(name, **kind) for name in settings["draft_models"]]
@@ -151,6 +157,10 @@ class _Opened:
         )
         self.stop_ids = target.tokenizer.stop_ids
         self.prompts, self.about = _prompts(settings, target)
+        if settings["skip_long"]:
+            fit = fitting(self.networks, self.plan, self.prompts)
+            self.skipped = len(self.prompts) - len(fit)
+            self.prompts, self.about = [self.prompts[i] for i in fit], [self.about[i] for i in fit]
         check_prompts(self.networks, self.plan, self.prompts, self.about)
 
     def record(self, out: Path, show: Callable[[Stand], None]) -> None:

@@ -127,8 +127,15 @@ def check_prompts(
         if len(prompt) + plan.max_new_tokens > room:
             raise InputError(
                 f"prompt {each.name} has {len(prompt)} tokens; with {plan.max_new_tokens} new ones that is more than "
-                f"the {room} positions of the networks: give a smaller --max-new-tokens, or leave the prompt out"
+                f"the {room} positions of the networks: give a smaller --max-new-tokens, or leave such prompts out "
+                "with --skip-long"
             )
+
+
+def fitting(networks: Mapping[str, Llama], plan: Plan, prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Which prompts fit the networks' positions with the new tokens."""
+    room = min(networks[exit_.network].config.max_positions for exit_ in plan.exits)
+    return [number for number, prompt in enumerate(prompts) if len(prompt) + plan.max_new_tokens <= room]
 
 
 def provenance_of(plan: Plan, networks: Mapping[str, Llama]) -> dict[str, Any]:

@@ -82,6 +82,24 @@ def test_a_recording_and_its_provenance(
     assert again.prompts == trace.prompts
 
 
+def test_prompts_that_are_too_long(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused by name with the cure, which leaves them out and says so."""
+    positions = networks()["big"].config.max_positions
+    lines = [json.dumps({"prompt": word}) for word in ("cab", "a" * positions, "bee")]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    base = ["--model", str(folder / "big"), "--prompts", str(tmp_path / "prompts.jsonl"), "--split", "all"]
+    base += ["--max-new-tokens", "4", "--out", str(tmp_path / "a")]
+    status, printed = run(base, capsys)
+    assert status == 2
+    assert "--skip-long" in printed
+    status, printed = run([*base, "--skip-long"], capsys)
+    assert status == 0, printed
+    assert "1 prompts left out" in printed
+    trace = load_trace(tmp_path / "a")
+    assert [prompt.tokens for prompt in trace.prompts] == [3, 3]
+    assert "--skip-long" in trace.provenance["command"]
+
+
 def test_heads_are_named_in_the_provenance(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that come with a model are read through unless `none` is said, and change what is recorded."""
     shutil.copytree(folder / "big", tmp_path / "big")
