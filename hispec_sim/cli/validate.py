@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hispec_sim
-from hispec_sim.acceptance.trace import AgreementTrace
+from hispec_sim.acceptance.trace import AgreementTrace, join_traces
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cli.progress import progress
 from hispec_sim.errors import InputError
@@ -22,7 +22,8 @@ from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.profile_file import read_profile
 
 if TYPE_CHECKING:
-    from hispec_sim.profiler.prompts import Text
+    from hispec_sim.profiler.prompts import Split, Text
+    from hispec_sim.validate.prediction import Stratum
 
 INTERRUPTED = 130
 CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
@@ -31,11 +32,18 @@ CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
 def validate_command(
     model: Annotated[str, typer.Option(help="Target: a folder with safetensors, a .gguf file, reference or smollm2.")],
     profile: Annotated[Path, typer.Option(help="Latency profile of this model on this machine.")],
-    trace: Annotated[Path, typer.Option(help="Agreement trace of this model, recorded on other prompts.")],
+    trace: Annotated[
+        list[Path],
+        typer.Option(help="Agreement trace of this model, recorded on other prompts; again for each set of prompts."),
+    ],
     design: Annotated[Path, typer.Option(help="Configurations, such as scenarios/validation/reference.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the runs and the results.")],
     prompts: Annotated[
-        str, typer.Option(help="humaneval, prose, reference, or a JSONL file: a prompt, name and topic on each line.")
+        str,
+        typer.Option(
+            help="humaneval, prose, reference, or a JSONL file (a prompt, name and topic on each line); several with "
+            "commas are decoded in turn."
+        ),
     ] = "reference",
     split: Annotated[str, typer.Option(help="tuning, held-out or all.")] = "held-out",
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts each, in place of the design's number.")] = None,
@@ -67,7 +75,7 @@ def validate_command(
     from hispec_sim.execute.generate import use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
-    from hispec_sim.profiler.prompts import Split, prompt_set, sha256
+    from hispec_sim.profiler.prompts import Split, sha256
     from hispec_sim.report.validation_page import validation_page
     from hispec_sim.validate.campaign import Campaign, compare_all, write_text
     from hispec_sim.validate.compare import overall
@@ -85,9 +93,10 @@ def validate_command(
         raise InputError(f"--clock processor times one thread, --threads is {threads}; use --clock wall")
     plan = load_design(design, prompts=limit)
     configurations = plan.expand()
-    recorded = load_trace(trace)
+    traces = [load_trace(path) for path in trace]
+    recorded = join_traces(traces, {}) if len(traces) > 1 else traces[0]
     cost = NetworkCost(read_profile(profile), tensor_parallel=1, allow_extrapolation=True)
-    texts = prompt_set(prompts, half)
+    sets = _sets(prompts, half, plan.prompts, traces)
     use_threads(threads)
     target = load_model(model, exit_heads=exit_heads)
     network = target.network
@@ -104,7 +113,7 @@ def validate_command(
         "threads": threads, "clock": clock, "exit_heads": exit_heads, "version": hispec_sim.__version__,
     }  # fmt: skip
     settings = decoding | {
-        "profile": _named(profile), "trace": _named(trace), "seed": seed,
+        "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
         "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
     }  # fmt: skip
     campaign = Campaign(out, decoding, resume=resume)
@@ -113,10 +122,12 @@ def validate_command(
 
     def usable() -> list[str]:
         with progress("writing the target's text", plan.prompts, "prompts") as tick:
-            kept = usable_prompts(texts, target, plan.prompts, longest, tick)
-        return sha256([text.text for text in kept])
+            share = plan.prompts // len(sets)
+            kept = [usable_prompts(texts, target, share, longest, tick) for texts in sets]
+        return sha256([text.text for one_of_each in zip(*kept, strict=True) for text in one_of_each])
 
-    known = dict(zip(sha256([text.text for text in texts]), texts, strict=True))
+    every = [text for texts in sets for text in texts]
+    known = dict(zip(sha256([text.text for text in every]), every, strict=True))
     hashes = campaign.prompts(usable)
     if missing := [sha for sha in hashes if sha not in known]:
         raise InputError(f"--resume: {len(missing)} prompts of {out} are not in --prompts {prompts} any more")
@@ -124,11 +135,12 @@ def validate_command(
     ids = [target.tokenizer.encode(text.text) for text in chosen]
     paired = _paired(recorded, hashes, chosen) if plan.paired else None
     if not plan.paired:
-        _check_apart(recorded, chosen, hashes, trace)
-    sizes, groups = plan.block_sizes(), len({text.group for text in chosen})
+        for path, each in zip(trace, traces, strict=True):
+            _check_apart(each, chosen, hashes, path)
+    sizes, strata = plan.block_sizes(), _strata(chosen, len(sets), traces)
     blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
     predictor = Predictor(
-        recorded, cost, list(map(len, ids)), block_sizes=sizes, groups=groups, paired=paired, seed=seed
+        recorded, cost, list(map(len, ids)), block_sizes=sizes, strata=strata, paired=paired, seed=seed
     )
     predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
     interrupted = False
@@ -163,6 +175,40 @@ def validate_command(
 
 def _named(path: Path) -> str:
     return f"{path} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()})"
+
+
+def _sets(names: str, half: Split, prompts: int, traces: list[AgreementTrace]) -> list[list[Text]]:
+    """The sets of prompts, which go in turn: prompt i is of set i modulo their number."""
+    from hispec_sim.profiler.prompts import prompt_set
+
+    sets = [prompt_set(name.strip(), half) for name in names.split(",")]
+    if prompts % len(sets):
+        raise InputError(
+            f"--prompts {names} are {len(sets)} sets, which {prompts} prompts are not shared out among evenly; give a "
+            "--limit that is a multiple"
+        )
+    if len(traces) not in (1, len(sets)):
+        raise InputError(
+            f"--trace is given {len(traces)} times for the {len(sets)} sets of --prompts {names}; give one that was "
+            "recorded on such prompts for each, in the same order, or one for all"
+        )
+    return sets
+
+
+def _strata(chosen: list[Text], sets: int, traces: list[AgreementTrace]) -> list[Stratum]:
+    """Requests of each set, and the sequences of its trace in the joined one."""
+    from hispec_sim.validate.prediction import Stratum
+
+    ends = list(accumulate(trace.n_sequences for trace in traces))
+    of_trace = [range(end - trace.n_sequences, end) for end, trace in zip(ends, traces, strict=True)]
+    return [
+        Stratum(
+            range(k, len(chosen), sets),
+            len({text.group for text in chosen[k::sets]}),
+            of_trace[k if len(traces) > 1 else 0],
+        )
+        for k in range(sets)
+    ]
 
 
 def _show(console: Console, result: dict[str, Any]) -> None:

@@ -38,11 +38,21 @@ class Prediction:
         return [figures.flat()[name] for figures in self.repetitions]
 
 
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Requests whose prompts are of one kind (code, prose): their numbers, of how many groups their prompts are, and
+    the recorded sequences of that kind."""
+
+    requests: Sequence[int]
+    groups: int
+    sequences: Sequence[int]
+
+
 class Predictor:
     """Simulates configurations with one trace and one profile.
 
-    Requests come in blocks of `block_sizes`, each a closed loop of its own. Their prompts are of `groups` groups, which
-    they go round. Paired, request k replays sequence `paired[k]`; otherwise sequences are drawn (see
+    Requests come in blocks of `block_sizes`, each a closed loop of its own. Paired, request k replays sequence
+    `paired[k]`; otherwise the requests of each stratum replay sequences drawn from its own (see
     `study.uncertainty.resampled`).
     """
 
@@ -53,11 +63,11 @@ class Predictor:
         prompt_tokens: Sequence[int],
         *,
         block_sizes: Sequence[int],
-        groups: int,
+        strata: Sequence[Stratum],
         paired: Sequence[int] | None,
         seed: int,
     ) -> None:
-        self._groups, self._block_sizes = groups, tuple(block_sizes)
+        self._strata, self._block_sizes = tuple(strata), tuple(block_sizes)
         self.trace, self.cost, self.prompt_tokens = trace, cost, tuple(prompt_tokens)
         self._paired, self._seed = paired, seed
         self._shape = replace(cost.profile.network, name=NETWORK)
@@ -78,22 +88,31 @@ class Predictor:
         cascade = configuration.cascade(self._shape.n_layers)
         source = ReplaySource(self.trace, cascade, {NETWORK: self._shape})
         rng = np.random.default_rng([self._seed, repetition])
-        chosen = self._paired
-        if chosen is None:
-            pool: dict[str, list[int]] = defaultdict(list)
-            for sequence in np.flatnonzero(self.trace.lengths >= configuration.max_new_tokens).tolist():
-                pool[self.trace.prompts[sequence].group].append(sequence)
-            if not pool:
-                raise InputError(
-                    f"configuration {configuration.name}: no recorded text has {configuration.max_new_tokens} tokens "
-                    f"(the longest has {self.trace.lengths.max()}); record the trace with more --max-new-tokens"
-                )
-            chosen = resampled(list(pool.values()), len(self.prompt_tokens), self._groups, rng)
+        chosen = self._paired if self._paired is not None else self._drawn(configuration, rng)
 
         def new_sampler(request: int) -> Sampler:
             return source.sampler(chosen[request], np.random.default_rng([self._seed, repetition, request]))
 
         return new_sampler
+
+    def _drawn(self, configuration: Configuration, rng: np.random.Generator) -> list[int]:
+        """A recorded sequence for each request."""
+        chosen = [0] * len(self.prompt_tokens)
+        for stratum in self._strata:
+            pool: dict[str, list[int]] = defaultdict(list)
+            for sequence in stratum.sequences:
+                if self.trace.lengths[sequence] >= configuration.max_new_tokens:
+                    pool[self.trace.prompts[sequence].group].append(sequence)
+            if not pool:
+                longest = max(self.trace.lengths[sequence] for sequence in stratum.sequences)
+                raise InputError(
+                    f"configuration {configuration.name}: no recorded text has {configuration.max_new_tokens} tokens "
+                    f"(the longest has {longest}); record the trace with more --max-new-tokens"
+                )
+            drawn = resampled(list(pool.values()), len(stratum.requests), stratum.groups, rng)
+            for request, sequence in zip(stratum.requests, drawn, strict=True):
+                chosen[request] = sequence
+        return chosen
 
     def pricer(self, configuration: Configuration) -> Pricer:
         """Prices from the profile."""

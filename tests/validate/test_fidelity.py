@@ -44,7 +44,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     sizes = plan.block_sizes()
     assert sizes == [4, 4]
     blocks = [ids[:4], ids[4:]]
-    predictor = Predictor(trace, cost, list(map(len, ids)), block_sizes=sizes, groups=1, paired=range(len(ids)), seed=0)
+    predictor = Predictor(
+        trace, cost, list(map(len, ids)), block_sizes=sizes, strata=(), paired=range(len(ids)), seed=0
+    )
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
     campaign.decode(
         configurations, 1, 2, lambda c, r, b: observe(c, r, network, blocks[b], time.thread_time), lambda: None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
 from hispec_sim.latency.profile_file import write_profile
-from hispec_sim.profiler.prompts import Split, Text, prompt_set
+from hispec_sim.profiler.prompts import Split, Text, prompt_set, sha256
 from hispec_sim.validate.decoding import in_turn
+from hispec_sim.validate.design import Configuration
+from hispec_sim.validate.prediction import Predictor
 
 DESIGN = "prompts: 1\nconfigurations:\n  - {exits: [[2]], max_new_tokens: [4]}\n"
 
@@ -64,6 +67,34 @@ def test_from_nothing_to_a_page(folder: Path, tmp_path: Path, capsys: pytest.Cap
     (folder / "changed.yaml").write_text(DESIGN.replace("[2]", "[3]"))
     assert validate(folder, "apart.trace", out, "--resume", design="changed.yaml") == 2
     assert "was begun with another design" in capsys.readouterr().err
+
+
+def test_two_sets_of_prompts_with_a_trace_each(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are decoded in turn, and a request replays the trace of its own set."""
+    (folder / "two.yaml").write_text(DESIGN.replace("prompts: 1", "prompts: 4\nblocks: 2"))
+    drawn: list[list[int]] = []
+    real = Predictor._drawn
+
+    def seen(self: Predictor, configuration: Configuration, rng: np.random.Generator) -> list[int]:
+        drawn.append(real(self, configuration, rng))
+        return drawn[-1]
+
+    monkeypatch.setattr(Predictor, "_drawn", seen)
+    sets = ("--prompts", "reference,prose", "--trace", str(folder / "other.trace"), "--repetitions", "3")
+    assert validate(folder, "apart.trace", tmp_path / "a", *sets, design="two.yaml") == 0
+    assert drawn
+    assert all([sequence // 2 for sequence in each] == [0, 1, 0, 1] for each in drawn), "two sequences a trace"
+    hashes = json.loads((tmp_path / "a" / "prompts.json").read_text())
+    held_out = {name: sha256([t.text for t in prompt_set(name, Split.HELD_OUT)]) for name in ("reference", "prose")}
+    assert [sha in held_out["prose"] for sha in hashes] == [False, True, False, True]
+    assert len(list((tmp_path / "a" / "runs").glob("*.b001.json"))) == 1
+    capsys.readouterr()
+    assert validate(folder, "apart.trace", tmp_path / "b", *sets, "--limit", "3", design="two.yaml") == 2
+    assert "not shared out among evenly" in capsys.readouterr().err
+    assert validate(folder, "apart.trace", tmp_path / "b", *sets[2:], "--limit", "2", design="two.yaml") == 2
+    assert "given 2 times for the 1 sets" in capsys.readouterr().err
 
 
 def test_a_trace_that_has_seen_a_prompt(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
