@@ -35,6 +35,12 @@ class Part:
         """Combinations before any constraint."""
         return size(self.axes)
 
+    @property
+    def n_levels(self) -> int:
+        """Levels of the policy's cascade; 0 where it has no list of them, which the check of its points tells."""
+        levels = self.source.data["policies"][0].get("levels")
+        return len(levels) if isinstance(levels, list) else 0
+
     def combinations(self) -> Iterator[dict[str, Any]]:
         """The values of every point. Raises InputError when more are tried than a sweep could hold."""
         return combinations(self.axes, self.constraints, self.fixed)
