@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import mean
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import optuna
 
 from hispec_sim.sweep.part import Part
+from hispec_sim.sweep.search_axis import Learned, search_axis
 from hispec_sim.sweep.space import Point
 
 _BATCH = 8  # points that a policy asks for before it learns from them; not by workers, so that the search is the same
@@ -23,25 +23,13 @@ _MISSES = 1_000  # suggestions in a row that are known or barred: the policy's s
 Place = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What all policies have found about axes, of use to each that has the axis.
-
-    `best`: by axis, its value at the best point of all policies that have it. `promise`: by axis and value, the best
-    that was found with it, from a policy's worst (0) to its best (1), the mean over policies.
-    """
-
-    best: Mapping[str, Any]
-    promise: Mapping[tuple[str, Any], float]
-
-
 def learned(searches: Iterable[PolicySearch]) -> Learned:
     """What these have found so far."""
     best: dict[str, Any] = {}
     promises: dict[tuple[str, Any], list[float]] = {}
     for one in sorted((one for one in searches if one.begun), key=lambda one: one.best[0]):
         best |= one.best[1]
-        for value, promise in one.promise().items():
+        for value, promise in one.promises().items():
             promises.setdefault(value, []).append(promise)
     return Learned(best, {value: mean(found) for value, found in promises.items()})
 
@@ -54,7 +42,7 @@ class PolicySearch:
 
     def __init__(self, part: Part, base: int, fair: int, seed: int) -> None:
         self.part, self.base, self.asked, self.exhausted = part, base, 0, False
-        self._axes = {axis.name: _ordered(axis.values) for axis in part.axes}
+        self._axes = [search_axis(axis) for axis in part.axes]
         self._known: dict[Place, float] = {}
         self._waiting: list[tuple[Place, optuna.Trial]] = []
         self._batch = min(_BATCH, max(1, fair // _ROUNDS))
@@ -81,7 +69,7 @@ class PolicySearch:
         place = self._best_place()
         return self._known[place], self._values(place)
 
-    def promise(self) -> Mapping[tuple[str, Any], float]:
+    def promises(self) -> Mapping[tuple[str, Any], float]:
         """By axis and value: the best found with it, from the worst point (0) to the best (1)."""
         low, high = min(self._known.values()), max(self._known.values())
         found: dict[tuple[str, Any], float] = {}
@@ -127,21 +115,23 @@ class PolicySearch:
 
     def _like(self, known: Learned) -> Place:
         """The best place, or the middle of the space, with what is best elsewhere on axes that others have too."""
-        values = self.best[1] if self.begun else {name: _middle(*axis) for name, axis in self._axes.items()}
+        values = self.best[1] if self.begun else {axis.name: axis.middle for axis in self._axes}
         return self._place({name: known.best.get(name, value) for name, value in values.items()})
 
     def _step(self, known: Learned) -> tuple[Place, optuna.Trial] | None:
-        """The most promising step along one axis from the best place, to a value untried before all; None when all are
-        known or barred."""
+        """The most promising step along one axis from the best place; None when all are known or barred."""
         best = self._best_place()
         steps: list[tuple[float, float, Place]] = []
-        for k, (name, (values, numeric)) in enumerate(self._axes.items()):
-            for index in (best[k] - 1, best[k] + 1) if numeric else range(len(values)):
+        for k, axis in enumerate(self._axes):
+            tried = {place[k] for place in (*self._known, *(place for place, _ in self._waiting))}
+            for index in axis.around(best[k], tried):
                 place = (*best[:k], index, *best[k + 1 :])
-                if 0 <= index < len(values) and self._new(place):
-                    steps.append((known.promise.get((name, values[index]), 1.0), self._rng.random(), place))
-        place = max(steps)[-1] if steps else None
-        return None if place is None else (place, self._trial(place))
+                if self._new(place):
+                    steps.append((known.promise(axis, index), self._rng.random(), place))
+        if not steps:
+            return None
+        place = max(steps)[-1]
+        return place, self._trial(place)
 
     def _sampled(self, known: Learned) -> tuple[Place, optuna.Trial] | None:
         """What the estimator suggests; None when nearly all that it suggests is known or barred."""
@@ -158,17 +148,17 @@ class PolicySearch:
 
     def _trial(self, place: Place) -> optuna.Trial:
         """The estimator's trial at a place that it did not choose."""
-        self._study.enqueue_trial(dict(zip(self._axes, place, strict=True)))
+        self._study.enqueue_trial({axis.name: index for axis, index in zip(self._axes, place, strict=True)})
         trial = self._study.ask()
         self._suggested(trial)
         return trial
 
     def _suggested(self, trial: optuna.Trial) -> Place:
         return tuple(
-            trial.suggest_int(name, 0, len(values) - 1)
-            if numeric
-            else trial.suggest_categorical(name, range(len(values)))
-            for name, (values, numeric) in self._axes.items()
+            trial.suggest_int(axis.name, 0, len(axis.values) - 1)
+            if axis.numeric
+            else trial.suggest_categorical(axis.name, range(len(axis.values)))
+            for axis in self._axes
         )
 
     def _new(self, place: Place) -> bool:
@@ -179,18 +169,7 @@ class PolicySearch:
         return max(self._known, key=lambda place: self._known[place])
 
     def _values(self, place: Place) -> dict[str, Any]:
-        return {name: values[k] for (name, (values, _)), k in zip(self._axes.items(), place, strict=True)}
+        return {axis.name: axis.values[k] for axis, k in zip(self._axes, place, strict=True)}
 
     def _place(self, given: Mapping[str, Any]) -> Place:
-        return tuple(values.index(given[name]) for name, (values, _) in self._axes.items())
-
-
-def _ordered(values: Sequence[Any]) -> tuple[Sequence[Any], bool]:
-    """The values, sorted if they are numbers, and whether they are."""
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return (sorted(values), True) if numeric else (values, False)
-
-
-def _middle(values: Sequence[Any], numeric: bool) -> Any:
-    """Where to begin: half-way, or what the file names first."""
-    return values[(len(values) - 1) // 2 if numeric else 0]
+        return tuple(axis.values.index(given[axis.name]) for axis in self._axes)
