@@ -169,9 +169,8 @@ def test_axes_of_a_thousand_values_are_halved(tmp_path: Path) -> None:
 
     for seed in range(5):
         asked = search(over, objective(hill), 31, seed)
-        best = {point.policy: hill(dict(point.values)) for point in sorted(asked, key=lambda p: hill(dict(p.values)))}
-        assert best["early exit"] >= 995
-        assert best["hispec"] >= 940
+        for policy, least in (("early exit", 995), ("hispec", 940)):
+            assert max(hill(dict(point.values)) for point in asked if point.policy == policy) >= least
 
 
 def test_a_policy_begins_in_the_middle(tmp_path: Path) -> None:
