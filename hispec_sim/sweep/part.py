@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from hispec_sim.errors import InputError
+from hispec_sim.errors import InputError, UnknownKeyError
 from hispec_sim.scenario.load import LoadedScenario, resolve
 from hispec_sim.scenario.schema import Parameter
 from hispec_sim.scenario.yaml_source import Key, Source, put
@@ -66,6 +66,8 @@ class Part:
         parameters = {name: parameter for name, parameter in self.parameters.items() if name in named}
         try:
             return resolve(Source(self.source.path, data, *self._places()), parameters)
+        except UnknownKeyError:
+            raise
         except InputError as error:
             raise at_values(error, values) from None
 
