@@ -119,19 +119,19 @@ class PolicySearch:
         return self._place({name: known.best.get(name, value) for name, value in values.items()})
 
     def _step(self, known: Learned) -> tuple[Place, optuna.Trial] | None:
-        """The most promising step along one axis from the best place; None when all are known or barred."""
-        best = self._best_place()
-        steps: list[tuple[float, float, Place]] = []
-        for k, axis in enumerate(self._axes):
-            tried = {place[k] for place in (*self._known, *(place for place, _ in self._waiting))}
-            for index in axis.around(best[k], tried):
-                place = (*best[:k], index, *best[k + 1 :])
-                if self._new(place):
-                    steps.append((known.promise(axis, index), self._rng.random(), place))
-        if not steps:
-            return None
-        place = max(steps)[-1]
-        return place, self._trial(place)
+        """The most promising step along one axis from the best place beside which anything is new."""
+        tried = [set(values) for values in zip(*self._known, *(place for place, _ in self._waiting), strict=True)]
+        for best in sorted(self._known, key=lambda place: -self._known[place]):
+            steps: list[tuple[float, float, Place]] = []
+            for k, axis in enumerate(self._axes):
+                for index in axis.around(best[k], tried[k]):
+                    place = (*best[:k], index, *best[k + 1 :])
+                    if self._new(place):
+                        steps.append((known.promise(axis, index), self._rng.random(), place))
+            if steps:
+                place = max(steps)[-1]
+                return place, self._trial(place)
+        return None
 
     def _sampled(self, known: Learned) -> tuple[Place, optuna.Trial] | None:
         """What the estimator suggests; None when nearly all that it suggests is known or barred."""
