@@ -57,5 +57,12 @@ policies:
 
 def test_the_guide_names_them() -> None:
     guide = (SCENARIOS.parent / "docs/sweeps.md").read_text(encoding="utf-8")
-    for key in ("workload.concurrency", "workload.prompt_tokens", "tensor_parallel", "bonus", "${device}", "scales the"):
+    for key in (
+        "workload.concurrency",
+        "workload.prompt_tokens",
+        ".tensor_parallel",
+        ".bonus",
+        "${device}",
+        "exit_curve",
+    ):
         assert key in guide
