@@ -40,6 +40,7 @@ networks:
   llama-3-8b:
     profile: "{PROFILES}/${{device_name}}/llama-3.1-8b.csv"
     exit_curve: {{shape: codellama-34b, through: [{{exit_layer: 3, accept: $exit_3}}, {{exit_layer: 8, accept: 0.73}}]}}
+device: {{host: {{per_layer_ms: 0.0}}}} # else launches hide what a longer context costs
 workload: {{concurrency: 1, requests: 16, prompt_tokens: 512, output_tokens: 64}}
 policies:
   - name: hispec
