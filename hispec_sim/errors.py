@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints the message as one paragraph and exits with status 2; nothing has been written.
     """
+
+
+class UnknownKeyError(InputError):
+    """A key that there is not, whatever the values of all others."""

@@ -1,10 +1,11 @@
-"""Writes a sweep's answer into its folder: `recommendation.json`, `recommendation.csv` of its inputs, `figures/`."""
+"""Writes a sweep's answer into its folder: `recommendation.json`, `inputs.csv`, `figures/`."""
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib as mpl
@@ -54,26 +55,42 @@ def read_recommendation(folder: Path) -> Recommendation | None:
 
 
 def write_pictures(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
-    """Each picture as PNG and SVG in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Each picture as PNG and SVG in `folder`. Raises InputError where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(folder, error) from None
     written = []
     for picture in pictures:
         for ending in ("png", "svg"):
-            path = folder / f"{picture.name}.{ending}"
+            drawn = io.BytesIO()
             with mpl.rc_context(STYLE):
-                picture.figure.savefig(path, dpi=150, metadata={"Date": None} if ending == "svg" else {})
-            written.append(path)
+                picture.figure.savefig(
+                    drawn, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else {}
+                )
+            written.append(_write(folder / f"{picture.name}.{ending}", drawn.getvalue()))
     return written
 
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all. Raises InputError where it cannot be."""
+    return _write(path, text.encode())
+
+
+def _write(path: Path, data: bytes) -> Path:
+    unfinished = path.with_name(f".{path.name}.new")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
-        ) as file:
-            file.write(text)
-        Path(file.name).replace(path)
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise _not_written(path, error) from None
     return path
+
+
+def _not_written(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path} cannot be written: {error.strerror}; what was there is as it was: make room, or allow writing there, "
+        "and run the same command again"
+    )

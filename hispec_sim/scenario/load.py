@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hispec_sim.errors import InputError
+from hispec_sim.errors import InputError, UnknownKeyError
 from hispec_sim.scenario.schema import Parameter, Scenario
 from hispec_sim.scenario.yaml_source import (
     Key,
@@ -87,7 +87,8 @@ def explain(source: Source, error: ValidationError, model: type[BaseModel], pref
     more = f" ({len(details) - 1} more after this one)" if len(details) > 1 else ""
     detail = details[0]
     key = (*prefix, *_key_in_file(source, prefix, detail["loc"]))
-    return source.fail(key, _message(detail, model) + more)
+    found = source.fail(key, _message(detail, model) + more)
+    return UnknownKeyError(found) if detail["type"] == "extra_forbidden" else found
 
 
 def _key_in_file(source: Source, prefix: Key, location: tuple[int | str, ...]) -> Key:

@@ -134,7 +134,10 @@ def apply_overrides(source: Source, assignments: Iterable[str]) -> None:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise InputError(f"--set {assignment}: {text!r} is not a valid value") from None
-        key = find(source, dotted.strip(), f"--set {assignment}")
+        try:
+            key = find(source, dotted.strip())
+        except InputError as error:
+            raise InputError(f"--set {assignment}: {error}") from None
         put(source.data, key, value)
         source.overrides[key] = assignment
 
@@ -151,10 +154,10 @@ def at(data: Any, key: Key) -> Any:
     return data
 
 
-def find(source: Source, dotted: str, who: str) -> Key:
+def find(source: Source, dotted: str) -> Key:
     """The key that `a.b.c` stands for; items of lists go by number or by their `name`, and a last key may be new.
 
-    Raises InputError, beginning with `who`, when there is no such place.
+    Raises InputError when there is no such place.
     """
     place: Any = source.data
     key: Key = ()
@@ -164,7 +167,7 @@ def find(source: Source, dotted: str, who: str) -> Key:
         if step is None:
             word, dot, _ = rest.partition(".")
             if dot or not isinstance(place, dict):
-                raise InputError(f"{who}: there is no {word!r} here{did_you_mean(word, _keys(place))}")
+                raise InputError(f"there is no {word!r} here{did_you_mean(word, _keys(place))}")
             step, rest_behind = rest, ""
         key, rest = (*key, step), rest_behind
         place = place.get(step) if isinstance(place, dict) else place[int(step)]

@@ -113,7 +113,7 @@ def _place(source: Source, name: str, parameters: Mapping[str, Parameter], used:
     if name in (*NAMING, *DESCRIBING, *MEASURED):
         raise InputError(f"{name} is a column of every sweep's table; give the axis another name, such as {name}_axis")
     if "." in name:
-        return find(source, name, f"the axis {name}")
+        return find(source, name)
     if name in used:
         return None
     if name in parameters:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from hispec_sim.errors import InputError
+from hispec_sim.errors import InputError, UnknownKeyError
 from hispec_sim.scenario.load import LoadedScenario, resolve
 from hispec_sim.scenario.schema import Parameter
 from hispec_sim.scenario.yaml_source import Key, Source, put
@@ -35,6 +35,12 @@ class Part:
         """Combinations before any constraint."""
         return size(self.axes)
 
+    @property
+    def n_levels(self) -> int:
+        """Levels of the policy's cascade; 0 where it has no list of them, which the check of its points tells."""
+        levels = self.source.data["policies"][0].get("levels")
+        return len(levels) if isinstance(levels, list) else 0
+
     def combinations(self) -> Iterator[dict[str, Any]]:
         """The values of every point. Raises InputError when more are tried than a sweep could hold."""
         return combinations(self.axes, self.constraints, self.fixed)
@@ -60,6 +66,8 @@ class Part:
         parameters = {name: parameter for name, parameter in self.parameters.items() if name in named}
         try:
             return resolve(Source(self.source.path, data, *self._places()), parameters)
+        except UnknownKeyError:
+            raise
         except InputError as error:
             raise at_values(error, values) from None
 

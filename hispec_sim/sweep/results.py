@@ -33,12 +33,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hispec_sim.errors import InputError
 from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.sweep.columns import DESCRIBING, MEASURED, NAMING
 from hispec_sim.sweep.evaluate import Engine, Figures
 from hispec_sim.sweep.load import Sweep, load_sweep
 from hispec_sim.sweep.space import Space
-from hispec_sim.sweep.store import Store
+from hispec_sim.sweep.store import TEXTS, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ class Results:
 def read_results(folder: Path) -> Results:
     """Read a sweep's folder, finished or not. Raises InputError when it is none, unreadable or of another format."""
     store = Store(folder)
+    for name in TEXTS:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder / name} is missing; run the sweep again with this --out: what is finished is kept"
+            )
     sweep = load_sweep(folder / "sweep.yaml")
     found = store.finished()
     rows = []

@@ -52,7 +52,7 @@ class Store:
     def finished(self) -> dict[Evaluated, Figures]:
         """All figures of the store. Raises InputError for a part that cannot be read."""
         found: dict[Evaluated, Figures] = {}
-        for path in sorted((self.folder / _PARTS).glob("*.parquet")):
+        for path in _parts_of(self.folder):
             table = _read_parquet(path, "remove that file, and its points are computed again")
             if table.schema != _PART:
                 raise InputError(f"{path} is no part of a sweep; remove it")
@@ -90,7 +90,9 @@ def create(folder: Path, meta: Mapping[str, Any], texts: Mapping[str, str]) -> S
     try:
         (folder / _PARTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; give another place with --out") from None
+        raise InputError(
+            f"cannot write to {folder / _PARTS}: {error.strerror}; give another place with --out"
+        ) from None
     if (folder / _META).exists():
         _read_meta(folder)  # another format is left as it is
     text = json.dumps({"format": FORMAT, **meta}, indent=2) + "\n"
@@ -108,7 +110,7 @@ def writing(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give another place with --out")
     try:
-        if folder.is_dir() and not all(map(_ours, folder.iterdir())):
+        if folder.is_dir() and not _is_sweep(list(folder.iterdir())):
             raise InputError(f"{folder} holds something else than a sweep; give another place with --out")
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open("w")
@@ -124,8 +126,10 @@ def writing(folder: Path) -> Iterator[None]:
         yield
 
 
-def _ours(path: Path) -> bool:
-    return path.name in (_LOCK, _META, _PLAN, _PARTS, *TEXTS) or path.name.startswith(_UNFINISHED)
+def _is_sweep(found: Sequence[Path]) -> bool:
+    """Whether a folder with these in it is a sweep's (its answer and pages may lie there too), or empty."""
+    names = {path.name for path in found if not path.name.startswith(_UNFINISHED)}
+    return bool(names & {_LOCK, _META}) or names <= {_PLAN, _PARTS, *TEXTS}
 
 
 def _read_meta(folder: Path) -> Mapping[str, Any]:
@@ -133,10 +137,10 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         found = meta["format"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} holds no sweep (it has no {_META}); hispec sweep FILE makes one") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}; make it readable, or give another --out") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} is damaged; remove it and run the sweep again, its finished parts are kept") from None
     if found != FORMAT:
@@ -153,6 +157,18 @@ def _read_parquet(path: Path, cure: str) -> pa.Table:
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException):
         raise InputError(f"{path} is damaged or cannot be read; {cure}") from None
+
+
+def _parts_of(folder: Path) -> list[Path]:
+    """Every part. A folder that cannot be listed is an error: its parts are there, though not seen."""
+    parts = folder / _PARTS
+    try:
+        return sorted(path for path in parts.iterdir() if path.suffix == ".parquet")
+    except OSError as error:
+        raise InputError(
+            f"{parts} cannot be read: {error.strerror}; it is the folder of the sweep's finished points: mend that, or "
+            "remove it and run the sweep again"
+        ) from None
 
 
 def _put(data: bytes, file: BinaryIO) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hand_made import command
 from typer.testing import CliRunner
 
 from hispec_sim.cli.main import app
@@ -87,6 +91,54 @@ def test_report_of_a_sweep(recommended: tuple[Path, str], tmp_path: Path) -> Non
         assert used in ids
     assert not re.search(r'(?:src|href)="(?!#|data:)', html)
     assert html.count("data-tip=") > 50
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a disk that is full: a longer file cannot be written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(("size", "what"), [(2_000, "recommendation.json"), (12_000, "figures/")])
+def test_a_full_disk_leaves_the_answer_that_was_there(
+    recommended: tuple[Path, str], tmp_path: Path, size: int, what: str
+) -> None:
+    copied = shutil.copytree(recommended[0], tmp_path / "copy")
+    before = {path: path.stat().st_size for path in copied.rglob("*")}
+    arguments = ("recommend", str(copied), "--where", "workload.concurrency == 1", "--repetitions", "3", "--no-vary")
+    with files_of_at_most(size):
+        told = error_of(*arguments)
+    assert f"{copied}/{what}" in told
+    assert "cannot be written: File too large; what was there is as it was" in told
+    assert set(copied.rglob("*")) == set(before)
+    figures = [path for path in before if path.suffix in (".png", ".svg")]
+    assert all(path.stat().st_size == before[path] for path in figures if before[path] > size)
+    page = copied / "report.html"
+    page.write_text("an earlier page")
+    with files_of_at_most(size):
+        assert "report.html cannot be written" in error_of("report", str(copied))
+    assert page.read_text() == "an earlier page"
+
+
+def test_the_sweep_goes_on_where_it_was_answered(recommended: tuple[Path, str], tmp_path: Path) -> None:
+    copied = shutil.copytree(recommended[0], tmp_path / "copy")
+    for part in (copied / "parts").iterdir():
+        part.unlink()
+    file = copied.parent / "small.yaml"
+    file.write_text((recommended[0].parent / "small.yaml").read_text())
+    printed = command("sweep", str(file), "--out", str(copied), "--workers", "1")
+    assert re.search(r"copy: (\d+) of \1 points, [1-9]\d* evaluations made now", printed)
+    assert (copied / "recommendation.json").exists()
+
+
+@pytest.mark.parametrize("name", ["sweep.yaml", "base.yaml"])
+def test_a_copy_that_is_missing_is_named(swept: Path, tmp_path: Path, name: str) -> None:
+    copied = shutil.copytree(swept, tmp_path / "copy")
+    (copied / name).unlink()
+    assert f"{copied / name} is missing; run the sweep again" in error_of("recommend", str(copied))
 
 
 def test_report_needs_an_answer(swept: Path, tmp_path: Path) -> None:

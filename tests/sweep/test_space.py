@@ -84,7 +84,7 @@ def test_the_copy_reads_back_to_the_same_points(tmp_path: Path) -> None:
             "[]",
             r"line 8, .*unknown key 'conc'; known here: concurrency",
         ),
-        ("\n  workers.conc: [1]", "[]", r"there is no 'workers' here"),
+        ("\n  workers.conc: [1]", "[]", r"line 6, at axes.workers.conc: there is no 'workers' here"),
         ("\n  draft_1b: [0.5]", "[]", r"the parameter draft_1b is used nowhere"),
         ("\n  nd: []\n  ni: [4]", "[]", r"at least one value"),
         ("\n  nd: [2, 2]\n  ni: [4]", "[]", r"stands here twice"),
@@ -98,6 +98,15 @@ def test_the_copy_reads_back_to_the_same_points(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path, axes: str, constraints: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(space(tmp_path, text(axes, constraints)).points())
+
+
+@pytest.mark.parametrize("key", ["workload.conc", "policies.hispec.bonuss"])
+def test_an_unknown_key_is_no_matter_of_points(tmp_path: Path, key: str) -> None:
+    """No constraint cures it."""
+    with pytest.raises(InputError, match=r"unknown key '(conc|bonuss)'") as found:
+        plan(space(tmp_path, text(f"\n  exit_4: [0.5]\n  nd: [1]\n  ni: [4]\n  {key}: [1]", "[]")).points())
+    assert "constraint" not in str(found.value)
+    assert "(at " not in str(found.value)
 
 
 def test_an_empty_space_names_the_constraint(tmp_path: Path) -> None:

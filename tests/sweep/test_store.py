@@ -110,6 +110,34 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
+def test_a_sweep_that_was_answered_goes_on(tmp_path: Path) -> None:
+    made(tmp_path).append("simpy", {"a": FIGURES})
+    for name in ("recommendation.json", "report.html", "notes.txt"):
+        (tmp_path / name).write_text("kept")
+    with writing(tmp_path):
+        made(tmp_path)
+    assert set(Store(tmp_path).finished()) == {("a", "simpy")}
+    assert (tmp_path / "notes.txt").read_text() == "kept"
+
+
+def test_a_file_in_the_parts_place_is_named(tmp_path: Path) -> None:
+    made(tmp_path)
+    (tmp_path / "parts").rmdir()
+    (tmp_path / "parts").write_text("no folder")
+    with pytest.raises(
+        InputError, match=r"parts cannot be read: Not a directory; .* remove it and run the sweep again"
+    ):
+        Store(tmp_path).finished()
+    with pytest.raises(InputError, match=r"cannot write to .*parts: File exists; give another place"):
+        made(tmp_path)
+
+
+def test_a_file_is_no_sweep(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a")
+    with pytest.raises(InputError, match=r"a.yaml holds no sweep"):
+        Store(tmp_path / "a.yaml")
+
+
 def test_one_writes_at_a_time_and_clears_what_a_dead_one_left(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     made(folder)
