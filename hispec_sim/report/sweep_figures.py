@@ -36,6 +36,7 @@ DESIGN = {
     "Ni": "verify period Ni",
 }
 """Columns that `with_design` adds, and their axis labels."""
+UNITS = {"tokens_per_s": "tokens/s", "tpot_ms": "ms per output token"}
 HEATMAPS = (("draft exit", "middle exit"), ("draft exit", "Ni"), ("middle exit", "Ni"), ("Nd", "Ni"))
 
 
@@ -92,11 +93,11 @@ def heatmap(
             if len(xs) * len(ys) <= 150:
                 light = scale(row[value]) > 0.55
                 axes.text(
-                    column, line, f"{row[value]:.3g}", ha="center", va="center", color="black" if light else "white",
+                    column, line, _digits(row[value]), ha="center", va="center", color="black" if light else "white",
                     fontsize=8,
                 )  # fmt: skip
         top = best.iloc[0]
-        _frame(axes, xs.index(top[x]), ys.index(top[y]), "solid", f"best: {top[value]:.4g}")
+        _frame(axes, xs.index(top[x]), ys.index(top[y]), "solid", f"best: {_digits(top[value], 4)} {UNITS[value]}")
         if default is not None and default.get(x) in xs and default.get(y) in ys:
             _frame(axes, xs.index(default[x]), ys.index(default[y]), "dashed", "the paper's default")
         axes.set_xlim(-0.5, len(xs) - 0.5)
@@ -105,9 +106,11 @@ def heatmap(
         axes.set_xlabel(DESIGN.get(x, x))
         axes.set_ylabel(DESIGN.get(y, y))
         axes.grid(visible=False)
-        figure.colorbar(colours, ax=axes, label=value)
+        figure.colorbar(colours, ax=axes, label=UNITS[value])
         figure.legend(frameon=False, ncols=2, loc="outside upper center", fontsize=9)
-    return Picture(name, f"Best {value} over all else, by {DESIGN.get(x, x)} and {DESIGN.get(y, y)}", figure, tips)
+    return Picture(
+        name, f"Best {UNITS[value]} over all else, by {DESIGN.get(x, x)} and {DESIGN.get(y, y)}", figure, tips
+    )
 
 
 def pareto(points: pd.DataFrame, limit_ms: float | None = None, recommended: str = "") -> Picture | None:
@@ -147,8 +150,8 @@ def pareto(points: pd.DataFrame, limit_ms: float | None = None, recommended: str
             axes.axvline(limit_ms, color="black", linewidth=1, linestyle="--", label=f"limit: {limit_ms:g} ms")
         axes.step(front["tpot_ms"], front["tokens_per_s"], where="post", color="black", linewidth=1, label="front")
         axes.grid(visible=True, axis="both")
-        axes.set_xlabel("tpot_ms: milliseconds per output token of one sequence (less is better)")
-        axes.set_ylabel("tokens_per_s, all sequences (more is better)")
+        axes.set_xlabel("milliseconds per output token of one sequence (less is better)")
+        axes.set_ylabel("tokens/s of all sequences (more is better)")
         figure.legend(frameon=False, ncols=3, loc="outside upper center", fontsize=9)
     return Picture("pareto", "Throughput against latency; on the black line nothing is better in both", figure, tips)
 
@@ -222,6 +225,11 @@ def _tip(row: Mapping[Any, Any], more: Mapping[str, Any]) -> str:
     named = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in more.items()]
     speed = f"{row['tokens_per_s']:.4g} tokens/s, {row['tpot_ms']:.3g} ms per token"
     return "\n".join((f"{row['policy']}: {row['what']}", ", ".join(named), speed))
+
+
+def _digits(value: float, digits: int = 3) -> str:
+    """So many digits, zeros at the end too, so that neighbours line up."""
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def _slug(name: str) -> str:

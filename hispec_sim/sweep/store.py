@@ -155,6 +155,8 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
 def _read_parquet(path: Path, cure: str) -> pa.Table:
     try:
         return pq.read_table(path, partitioning=None)
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; allow reading it") from None
     except (OSError, pa.ArrowException):
         raise InputError(f"{path} is damaged or cannot be read; {cure}") from None
 
@@ -167,7 +169,7 @@ def _parts_of(folder: Path) -> list[Path]:
     except OSError as error:
         raise InputError(
             f"{parts} cannot be read: {error.strerror}; it is the folder of the sweep's finished points: mend that, or "
-            "remove it and run the sweep again"
+            "give another --out"
         ) from None
 
 
@@ -193,6 +195,6 @@ def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise InputError(
-            f"{path} cannot be written: {error.strerror}; all that was finished before is kept: make room and run the "
-            "same command again"
+            f"{path} cannot be written: {error.strerror}; all that was finished before is kept: make room, or "
+            "allow writing there, and run the same command again"
         ) from None

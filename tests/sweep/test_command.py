@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,21 @@ def test_a_missing_package_is_named(
     status, _, err = command(capsys, "small.yaml", *arguments)
     assert status == 2
     assert err == f'error: this command needs {missing}: pip install "hispec-sim[{extra}]"\n'
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_cluster_that_does_not_answer_is_told_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="the extra [cluster] is not installed")
+    with socket.socket() as closed:  # bound, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        began = time.monotonic()
+        status, _, err = command(capsys, "small.yaml", "--runner", "ray", "--address", address)
+    assert status == 2
+    assert f"error: no Ray cluster answers at {address}: " in err
+    assert err.endswith("Connection refused; start one with `ray start --head`\n")
+    assert time.monotonic() - began < 20
+    assert sorted(path.name for path in folder.iterdir()) == ["small.yaml"]
 
 
 @pytest.mark.parametrize(

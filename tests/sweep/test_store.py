@@ -124,9 +124,7 @@ def test_a_file_in_the_parts_place_is_named(tmp_path: Path) -> None:
     made(tmp_path)
     (tmp_path / "parts").rmdir()
     (tmp_path / "parts").write_text("no folder")
-    with pytest.raises(
-        InputError, match=r"parts cannot be read: Not a directory; .* remove it and run the sweep again"
-    ):
+    with pytest.raises(InputError, match=r"parts cannot be read: Not a directory; .* give another --out"):
         Store(tmp_path).finished()
     with pytest.raises(InputError, match=r"cannot write to .*parts: File exists; give another place"):
         made(tmp_path)

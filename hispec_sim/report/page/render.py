@@ -65,7 +65,7 @@ class Page:
 
 def number(value: float, form: str = ".4g") -> Cell:
     """A cell with a number."""
-    return Cell(format(value, form), float(value))
+    return Cell(format(value, form).rstrip("."), float(value))
 
 
 def parameters_table(parameters: Iterable[ParameterSummary]) -> PageTable:

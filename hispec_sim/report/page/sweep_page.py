@@ -66,7 +66,7 @@ def _choices(answer: Recommendation) -> PageTable:
                 Cell(TITLES[choice.role]),
                 Cell(choice_text(answer, choice)),
                 Cell(f"{speed.median:.1f} [{speed.low:.1f}, {speed.high:.1f}]", speed.median),
-                number(choice.tpot_ms.median, ".3g"),
+                number(choice.tpot_ms.median, "#.3g"),
                 Cell("" if own else f"{margin.ratio:.3f}x [{margin.low:.3f}, {margin.high:.3f}]", margin.ratio),
                 number(choice.n_points, ",d"),
             ]
@@ -89,15 +89,19 @@ def _inputs(answer: Recommendation) -> PageTable:
             [
                 Cell(effect.name),
                 Cell(f"{effect.value:.3g} {effect.unit}", effect.value),
-                Cell(f"{effect.low:.3g} to {effect.high:.3g}"),
+                Cell(f"{effect.low:.3g}\u00a0to\u00a0{effect.high:.3g}"),
                 number(effect.advantage_at_low, ".3f"),
                 number(effect.advantage_at_high, ".3f"),
-                Cell("; ".join(flips) or "no flip within the range"),
+                Cell("; ".join(flips) or "no flip"),
                 Cell(effect.source),
             ]
         )
     headings = ("input", "value", "range", "advantage at low", "advantage at high", "flips at", "why this range")
-    return PageTable(headings, rows, "Advantage: the recommended configuration's speed over the best other kind's.")
+    return PageTable(
+        headings,
+        rows,
+        "Advantage: the recommended configuration's speed over the best other kind's. No flip: within the range.",
+    )
 
 
 def _points(points: pd.DataFrame, axes: Sequence[str], objective: str) -> PageTable:
@@ -107,8 +111,8 @@ def _points(points: pd.DataFrame, axes: Sequence[str], objective: str) -> PageTa
         [
             Cell(str(row["policy"])),
             *(_axis(row[name]) for name in used),
-            number(row["tokens_per_s"]),
-            number(row["tpot_ms"], ".3g"),
+            number(row["tokens_per_s"], "#.4g"),
+            number(row["tpot_ms"], "#.3g"),
             number(row["tokens_per_target_pass"], ".2f"),
             Cell(str(row["engine"])),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import socket
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from hispec_sim.sweep.load import Sweep
 from hispec_sim.sweep.runners.chunk import Chunk, Done, Runner, evaluate_chunk
 from hispec_sim.sweep.space import Space
 
+_PATIENCE_S = 10.0  # until a cluster's first answer
 _RETRIES = 10  # of a chunk whose worker died
 _AHEAD = 2  # chunks in flight per CPU: enough that none waits, few enough that a late worker gets some
 
@@ -36,13 +38,22 @@ def cluster_runner(sweep: Sweep, address: str | None) -> Iterator[Runner]:
     """
     if not ray.is_initialized():
         try:
+            _call(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise InputError(
                 f"no Ray cluster answers at {address or 'this machine'}: {reason}; start one with `ray start --head`"
             ) from None
     yield partial(_run, sweep)
+
+
+def _call(address: str | None) -> None:
+    """Connect to host:port once, since Ray would try for minutes where nobody listens. Raises OSError."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal():
+        host = host.removeprefix("ray://").strip("[]")
+        socket.create_connection((host, min(int(port), 65_535)), _PATIENCE_S).close()
 
 
 def _run(sweep: Sweep, chunks: Sequence[Chunk]) -> Generator[Done, None, None]:
