@@ -1,4 +1,4 @@
-"""The traces that ship: small, of both models, on code and on prose, and each names the command that records it again."""
+"""The traces that ship: small, of both models, on code and on prose; each names the command that records it again."""
 
 from __future__ import annotations
 
