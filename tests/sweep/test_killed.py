@@ -82,7 +82,8 @@ def test_killed_fifty_times(tmp_path: Path, workers: int) -> None:
 )
 def test_worker_processes_end_with_the_command(tmp_path: Path, end: signal.Signals, status: int) -> None:
     (tmp_path / "small.yaml").write_text(text(AXES, output_tokens=15_000))
-    main = "from hispec_sim.cli.main import main; main()"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # whoever started pytest
+    main = f"{heard}from hispec_sim.cli.main import main; main()"
     arguments = ["sweep", "small.yaml", "--workers", "2", "--engine", "simpy", "--out", "out"]
     process = subprocess.Popen(
         [sys.executable, "-c", main, *arguments],
