@@ -81,9 +81,9 @@ def test_killed_fifty_times(tmp_path: Path, workers: int) -> None:
     [(signal.SIGINT, 130), pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow)],
 )
 def test_worker_processes_end_with_the_command(tmp_path: Path, end: signal.Signals, status: int) -> None:
-    many = AXES.replace("[0.4, 0.5, 0.6]", str([round(0.3 + 0.02 * k, 2) for k in range(15)]))  # not done by chance
-    (tmp_path / "small.yaml").write_text(text(many, output_tokens=15_000))
-    main = "from hispec_sim.cli.main import main; main()"
+    (tmp_path / "small.yaml").write_text(text(AXES, output_tokens=15_000))
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # whoever started pytest
+    main = f"{heard}from hispec_sim.cli.main import main; main()"
     arguments = ["sweep", "small.yaml", "--workers", "2", "--engine", "simpy", "--out", "out"]
     process = subprocess.Popen(
         [sys.executable, "-c", main, *arguments],
