@@ -2,8 +2,9 @@
 
 While every tentative token is the target's own, the trace knows what each level predicts, with all correlation
 between levels and neighbouring positions. Behind a token that some level holds and the target will reject, that level
-goes on alone until the target looks: the recorded continuation of just this token is replayed if there is one, and a
-random continuation of the same exit otherwise. It cannot change what is committed, but it costs time.
+goes on alone until the target looks: the recorded continuation of just this token is replayed if there is one, and
+otherwise a random one of the same exit and the same text. (Not of any text: all have about as many recorded, but hard
+ones need more, and off the path too their exits agree less.) It cannot change what is committed, but it costs time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hispec_sim.step_graph import Node
 
 Rows = list[list[int]]
 _ALONE = [0]
+_ALL = -1
 
 
 class ReplaySource:
@@ -37,15 +39,15 @@ class ReplaySource:
         self.trace, self.cascade, self.networks = trace, cascade, networks
         self.columns = _columns(trace, cascade, networks)
         self._recorded: list[dict[tuple[int, int], int]] = []
-        self._pools: list[list[int]] = []
+        self._pools: list[dict[int, list[int]]] = []
         self._rows: dict[tuple[int, int], Rows] = {}
         for level, column in enumerate(self.columns):
             middle = 0 < level < cascade.target  # nobody goes on alone for long but a middle level
-            recorded, pool = _continuations(trace, column) if middle else ({}, [])
+            recorded, pools = _continuations(trace, column) if middle else ({}, {})
             self._recorded.append(recorded)
-            self._pools.append(pool)
+            self._pools.append(pools)
             if middle:
-                self._check_continuations(level, pool)
+                self._check_continuations(level, list(recorded.values()))
         self._confirmed = self._mean_acceptance()
 
     def on(self, trace: AgreementTrace) -> ReplaySource:
@@ -62,11 +64,11 @@ class ReplaySource:
         """Length of a recorded sequence."""
         return int(self.trace.lengths[sequence % self.trace.n_sequences])
 
-    def continuation(self, level: int, place: tuple[int, int] | None, rng: np.random.Generator) -> Rows:
-        """Label rows behind a wrong token of a level: those recorded at `place` (sequence, position), or any."""
-        index = None if place is None else self._recorded[level].get(place)
+    def continuation(self, level: int, sequence: int, position: int | None, rng: np.random.Generator) -> Rows:
+        """Label rows behind a wrong token of a level: those recorded at a position of the sequence, or any."""
+        index = None if position is None else self._recorded[level].get((sequence, position))
         if index is None:
-            index = self.any_continuation(level, rng)
+            index = self.any_continuation(level, sequence, rng)
         columns = list(self.columns[: level + 1])
         if self.trace.sampling is not None:
             log_prob = self.trace.off_path.rows[index][:, columns]
@@ -76,9 +78,10 @@ class ReplaySource:
             known = self._rows[level, index] = self.trace.off_path.rows[index][:, columns].tolist()
         return known
 
-    def any_continuation(self, level: int, rng: np.random.Generator) -> int:
-        """Number, in the trace, of a random continuation of a level."""
-        pool = self._pools[level]
+    def any_continuation(self, level: int, sequence: int, rng: np.random.Generator) -> int:
+        """Number, in the trace, of a random continuation of a level: of the sequence, or of any if it has none."""
+        pools = self._pools[level]
+        pool = pools.get(sequence) or pools[_ALL]
         return pool[int(rng.integers(len(pool)))]
 
     def _sequence_rows(self, sequence: int, rng: np.random.Generator) -> Rows:
@@ -180,24 +183,28 @@ class ReplaySampler:
             holder = level  # the last of the levels that accept it one after another: that one goes on alone
             while row[holder + 1] == label:
                 holder += 1
-            where = None if self._paths else (self._sequence, self._committed + place)
-            rows = list(self._source.continuation(holder, where, self._rng)) if holder else []
+            where = None if self._paths else self._committed + place
+            rows = list(self._source.continuation(holder, self._sequence, where, self._rng)) if holder else []
             self._paths.append(_Path(holder, place + 1, rows))
 
     def _off_path_row(self, path: _Path, place: int) -> list[int]:
         if path.reference == 0:
             return _ALONE
         while place - path.start >= len(path.rows):  # it went on longer than was recorded
-            path.rows += self._source.continuation(path.reference, None, self._rng)
+            path.rows += self._source.continuation(path.reference, self._sequence, None, self._rng)
         return path.rows[place - path.start]
 
 
 @lru_cache(maxsize=64)
-def _continuations(trace: AgreementTrace, column: int) -> tuple[dict[tuple[int, int], int], list[int]]:
-    """The continuations of an exit: their numbers by (sequence, position), and all their numbers."""
-    pool = np.flatnonzero(trace.off_path.at[:, 2] == column)
-    places = trace.off_path.at[pool, :2].tolist()
-    return {(s, p): int(c) for (s, p), c in zip(places, pool, strict=True)}, pool.tolist()
+def _continuations(trace: AgreementTrace, column: int) -> tuple[dict[tuple[int, int], int], dict[int, list[int]]]:
+    """The numbers of an exit's continuations by (sequence, position), and by sequence; under `_ALL` all of them."""
+    numbers = np.flatnonzero(trace.off_path.at[:, 2] == column).tolist()
+    recorded, pools = {}, {_ALL: numbers}
+    for number in numbers:
+        sequence, position, _ = trace.off_path.at[number].tolist()
+        recorded[sequence, position] = number
+        pools.setdefault(sequence, []).append(number)
+    return recorded, pools
 
 
 def _columns(trace: AgreementTrace, cascade: Cascade, networks: Mapping[str, NetworkSpec]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,27 @@ def test_off_the_path_agreement_is_what_was_measured() -> None:
     later = np.array([0.3, 0.21, 0.147, 0.1029, 0.2401])
     share = first_round[0] / later[0]
     np.testing.assert_allclose(first_round, share * later + (1 - share) * expected, atol=0.03)
+
+
+def test_a_wrong_token_that_was_not_followed_goes_on_as_others_of_its_text_do() -> None:
+    """In the first text nobody agrees off the path, in the second all do; the third has nothing recorded."""
+    predictions = np.zeros((300, 4), np.int64)
+    predictions[:, :3] = 1  # all exits agree with one another, and never with the target
+    every = trace_of(predictions)
+    at = np.array([[0, 149, 1], [1, 140, 1]], np.int32)
+    rows = np.zeros((2, 3, len(EXITS)), np.uint8)
+    rows[0, :, 0], rows[:, :, 2:] = 1, UNREAD
+    starts, prompts = np.array([0, 150, 299, 300]), (*every.prompts, Prompt("c", "c", "0" * 64, 3))
+    trace = replace(every, off_path=OffPath(at, rows), starts=starts, prompts=prompts)
+    cascade = Cascade((Level("draft", 4), Level("big", 6, 2), Level("big", 24, 4)), Bonus.ALWAYS)
+    source, rng = ReplaySource(trace, cascade, SHAPES), np.random.default_rng(0)
+    for position in (7, None):
+        assert source.continuation(1, 0, position, rng) == [[1, 0]] * 3
+        assert source.continuation(1, 1, position, rng) == [[0, 0]] * 3
+    assert {source.any_continuation(1, 2, rng) for _ in range(50)} == {0, 1}
+    # Where rounds begin, the wrong token is on the path and agreed; the next three are behind it.
+    assert {matched for level, _, matched in replay(cascade, source, 0) if level == 1} == {0, 1}
+    assert all(matched == run for level, run, matched in replay(cascade, source, 1) if level == 1)
 
 
 def test_agreement_is_the_share_of_equal_predictions() -> None:

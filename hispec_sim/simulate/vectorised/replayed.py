@@ -150,9 +150,9 @@ class ReplayedFates:
     def _any(self, level: int, lane: int) -> int:
         """The first row of a random continuation, chosen by the lane's own luck."""
         number = int(self._lane[lane])
+        seed, repetition, request = self._luck[number]
         rng = self._rng.get(number)
         if rng is None:
-            seed, repetition, request = self._luck[number]
             rng = self._rng[number] = stream(seed, repetition, Purpose.OUTCOMES, request)
         source = self._sources[self._owner[lane]]
-        return int(self._text.row_of(source.any_continuation(level, rng)))
+        return int(self._text.row_of(source.any_continuation(level, request % source.trace.n_sequences, rng)))
