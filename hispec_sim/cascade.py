@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from itertools import accumulate
 
 from hispec_sim.errors import InputError
 
@@ -91,13 +92,15 @@ class Cascade:
         )
 
     @cached_property
+    def most_tokens(self) -> tuple[int, ...]:
+        """The most tokens that one draft, or one verification by each level, can gain."""
+        extra = 1 if self.bonus is Bonus.ALWAYS else 0
+        return tuple(accumulate((level.verify_period - 1 + extra for level in self.levels[1:]), initial=1))
+
+    @property
     def max_tokens_per_round(self) -> int:
         """The most tokens that one round can commit."""
-        extra = 1 if self.bonus is Bonus.ALWAYS else 0
-        gain = 1
-        for level in self.levels[1:]:
-            gain += level.verify_period - 1 + extra
-        return gain
+        return self.most_tokens[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Node:
     bonus: bool
     reach: int  # position behind the forward's last token
     verified_from: int  # position of the run's first token
-    in_row: int | None  # of a forward to an exit above the target: which one since a deeper level ran
+    in_row: int | None  # of a forward to an exit below the target: which one since a deeper level ran
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,17 +83,22 @@ class StepGraph:
         return self._first_node(replace(node.state, room=min(room, self.ample_room)))
 
     def _in_row(self, state: State, step: Step, forward: Forward) -> int | None:
-        """Drafts, a token that catches up behind them, and the early verification make a row; its first place is 1
-        behind the target, and 2 behind another level of the same network, which has left fewer layers in the way."""
+        """How often at least, with this one, the layers of a level below the target have run since a deeper level did.
+
+        A level's own runs since then tell: they have gained so many tokens, of which one gains so many at most. A row
+        begins at 1 behind the target, and at 2 behind another level of the same network, which has left fewer layers
+        in the way.
+        """
         levels, tentative, target = self.cascade.levels, state.tentative, self.cascade.target
         verifies = step.level > 0 and forward is step.forwards[-1]
         if not target or (verifies and step.level == target) or verifies != (forward.first_layer > 0):
             return None
         if any(level.network != forward.network for level in levels[: max(1, step.level)]):
             return None
-        if step.level > 1:
-            return 2
-        return tentative[0] - tentative[1] + (2 if tentative[1] and levels[1].network == forward.network else 1)
+        level = step.level if verifies else max(0, step.level - 1)
+        gained, deeper = tentative[level] - tentative[level + 1], tentative[level + 1] > 0
+        runs = -(-gained // self.cascade.most_tokens[level])
+        return runs + (2 if deeper and levels[level + 1].network == forward.network else 1)
 
     def _first_node(self, state: State) -> Node:
         known = self._steps.get(state)

@@ -20,12 +20,13 @@ from hispec_sim.hierarchy.prices import Prices
 
 @dataclass(frozen=True, slots=True)
 class HiSpecRound:
-    """A verify period's means over rounds, by point: committed tokens and verifications by the middle exit; `run[i]` is
-    P(the target verifies `verify_period` + i tokens)."""
+    """A verify period's means over rounds, by point: committed tokens; `visits[s]`: P(the middle exit verifies when s
+    tokens are tentatively accepted), for each s below the period; `run[i]`: P(the target verifies `verify_period` + i
+    tokens)."""
 
     verify_period: int
     tokens: Array
-    middle_steps: Array
+    visits: list[Array]
     run: list[Array]
 
 
@@ -44,16 +45,28 @@ def hispec_ms_per_token(
 ) -> list[Array]:
     """HiSpec with one draft length, for the verify periods 1 to `longest`."""
     always = bonus is Bonus.ALWAYS
-    behind_middle = _drafting(prices, 1, draft_length, place=2)
-    cycle = behind_middle + _verifying(prices, 1, 2, draft_length, always, place=2 + draft_length)
-    behind_target = _drafting(prices, 1, draft_length, place=1) - behind_middle  # a round's first drafts take longer
+
+    def runs(tentative: int) -> int:
+        """How often at least the middle exit has run (`step_graph.Node.in_row`)."""
+        return -(-tentative // (draft_length + always))
+
+    def cycle(tentative: int) -> float:
+        """Drafts and their verification, when so many tokens are tentatively accepted."""
+        place = 2 if tentative else 1
+        return _drafting(prices, 1, draft_length, place=place) + _verifying(
+            prices, 1, 2, draft_length, always, place=place + draft_length, in_row=runs(tentative) + 1
+        )
+
+    cycles = [cycle(tentative) for tentative in range(longest)]
+    finals = [
+        _verifying(prices, 2, 3, tentative, always, place=runs(tentative) + 1)
+        for tentative in range(1, longest + draft_length + always)
+    ]
     found = []
     for each in hispec_rounds(levels, draft_length, bonus, longest):
-        final = sum(
-            chance * _verifying(prices, 2, 3, each.verify_period + i, always, place=2)
-            for i, chance in enumerate(each.run)
-        )
-        found.append((each.middle_steps * cycle + behind_target + final) / each.tokens)
+        middle = sum(chance * ms for chance, ms in zip(each.visits, cycles, strict=False))
+        final = sum(chance * ms for chance, ms in zip(each.run, finals[each.verify_period - 1 :], strict=False))
+        found.append((middle + final) / each.tokens)
     return found
 
 
@@ -83,7 +96,7 @@ def hispec_rounds(levels: Agreement, draft_length: int, bonus: Bonus, longest: i
 
     visits, alive = [np.ones_like(x)], [np.ones_like(x)]
     for period in range(1, longest + 1):
-        expected_steps, expected_alive = sum(visits, zero), sum(alive, zero)
+        expected_alive = sum(alive, zero)
         # Those alive below the period leave it or arrive at another place below it; one has begun at 0.
         all_matched = expected_alive * all_kept - (expected_alive - 1)
         correction = 1.0 if always else 1 - all_matched
@@ -91,7 +104,7 @@ def hispec_rounds(levels: Agreement, draft_length: int, bonus: Bonus, longest: i
             sum((visits[s] * gain[t - s] for s in range(max(0, t - draft_length - 1), period)), zero)
             for t in range(period, period + draft_length + always)
         ]
-        yield HiSpecRound(period, expected_alive * accepted + correction, expected_steps, run)
+        yield HiSpecRound(period, expected_alive * accepted + correction, visits[:period], run)
         reach = range(max(0, period - draft_length - 1), period)
         visits.append(sum((visits[s] * gain[period - s] for s in reach), zero))
         alive.append(sum((alive[s] * kept[period - s] for s in reach), zero))
@@ -102,10 +115,11 @@ def _drafting(prices: Prices, depth: int, length: int, *, place: int) -> float:
     return sum(prices.ms(0, depth, 1, in_row=place + k) for k in range(length))
 
 
-def _verifying(prices: Prices, below: int, depth: int, tokens: int, always: bool, *, place: int) -> float:
-    """A verification of `tokens` tokens at this place of a row; for its bonus token the newest goes through the layers
-    below first."""
-    in_row = place if depth < 3 else None
+def _verifying(
+    prices: Prices, below: int, depth: int, tokens: int, always: bool, *, place: int, in_row: int | None = None
+) -> float:
+    """A verification of `tokens` tokens; for its bonus token the newest goes through the layers below first, at this
+    place of their row."""
     if not always:
         return prices.ms(below, depth, tokens, in_row=in_row)
     return prices.ms(0, below, 1, read_out=False, in_row=place) + prices.ms(below, depth, tokens + 1, in_row=in_row)

@@ -115,7 +115,7 @@ class NetworkCost:
         their mean) go through the layers (first_layer, last_layer], the embedding before them if first_layer
         is 0 and the LM head after them over `logits` rows in all if there are any, for `shortlist` tokens of the
         vocabulary or all of them. `context` is the mean number of tokens, cached and new, that a query token's
-        sequence attends to: a scalar or an array. `in_row` tells, of a forward to an exit above the target,
+        sequence attends to: a scalar or an array. `in_row` tells, of a forward to an exit below the target,
         which one since a deeper level ran, where that is known: the later, the more is in the processor's caches.
         """
         parts = self.parts_ms(
@@ -177,7 +177,7 @@ class NetworkCost:
                 parts[part] += self._step_ms(op, batch, query_tokens)
         if in_row is not None and self._repeats[True] and self._repeats[False]:
             usual_ms = sum(ms for part, ms in parts.items() if part != "host")
-            saved_ms = self._saved_ms(first_layer, last_layer, in_row, batch, contexts, read=logits > 0)
+            saved_ms = self._saved_ms(first_layer, last_layer, in_row, batch, tokens, contexts, read=logits > 0)
             kept = np.maximum(0.0, 1 - saved_ms / usual_ms)
             parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
         parts["host"] += self.host.per_forward_ms
@@ -193,20 +193,27 @@ class NetworkCost:
         last_layer: int,
         in_row: int,
         batch: int,
+        tokens: int,
         contexts: NDArray[np.float64],
         *,
         read: bool,
     ) -> NDArray[np.float64]:
         """How much less a forward of a row takes than its parts. From layer 0: what a `repeat_L` does. A verification
-        finds the LM head as drafts have left it, but layers of its own: it saves what reading out saves them."""
+        finds the LM head as the drafts before it have left it, of which it has about as many as tokens; and its own
+        layers as its own runs before it have: what they save a longer `repeat_L` beyond a shorter one."""
+
+        def saved(depth: int, place: float, *, read: bool) -> NDArray[np.float64]:
+            return self._repeat_saved_ms(depth, place, batch, contexts, read=read)
+
         if not first_layer:
-            return self._repeat_saved_ms(last_layer, in_row, batch, contexts, read=read)
-        by_reading = (self._repeat_saved_ms(first_layer, in_row, batch, contexts, read=each) for each in (True, False))
-        with_it, without = by_reading
-        return np.maximum(0.0, with_it - without) * read
+            return saved(last_layer, in_row, read=read)
+        drafted = max(2.0, tokens / batch)
+        head_ms = saved(first_layer, drafted, read=True) - saved(first_layer, drafted, read=False)
+        layers_ms = saved(last_layer, in_row, read=False) - saved(first_layer, in_row, read=False)
+        return np.asarray(np.maximum(0.0, head_ms) * read + np.maximum(0.0, layers_ms) * (in_row > 1))
 
     def _repeat_saved_ms(
-        self, depth: int, in_row: int, batch: int, contexts: NDArray[np.float64], *, read: bool
+        self, depth: int, in_row: float, batch: int, contexts: NDArray[np.float64], *, read: bool
     ) -> NDArray[np.float64]:
         """What a `repeat_L` takes less than its parts, linear between the lengths L that the profile has and up to the
         whole network, where it is nothing."""
@@ -221,7 +228,7 @@ class NetworkCost:
         return saved_ms
 
     def _measured_saving_ms(
-        self, length: int, in_row: int, batch: int, contexts: NDArray[np.float64], *, read: bool
+        self, length: int, in_row: float, batch: int, contexts: NDArray[np.float64], *, read: bool
     ) -> NDArray[np.float64]:
         """The same for a length that the profile has, at the nearest place in the row that it has."""
         op = self._repeats[read][length]

@@ -71,7 +71,7 @@ class Episode:
 
 
 Sample = tuple[Point, float]
-DRAFT_ROWS = (1, 2, 4, 8)
+DRAFT_ROWS = (1, 2, 3, 4, 8)
 """Drafts between verifications: what few layers take falls from one to the next, for eight or so."""
 
 

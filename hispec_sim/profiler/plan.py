@@ -48,8 +48,8 @@ class Grid:
                 spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
                 found += [Episode(Kind.EXIT_HEAD, batch, tokens, layer=exit_layer) for tokens in spans]
             for n_layers in repeated_layers(self.n_layers):
-                ends = sorted({self.contexts[0], self.contexts[-1]})  # what is saved hardly depends on the context
-                found += [Episode(Kind.REPEAT, batch, 1, context, n_layers) for context in ends]
+                some = sorted({*self.contexts[:2], self.contexts[-1]})  # what is saved depends little on the context
+                found += [Episode(Kind.REPEAT, batch, 1, context, n_layers) for context in some]
             found += [Episode(Kind.DECODE, batch, layer=number) for number in range(self.cascades)]
         for size in self.shortlists:
             spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]

@@ -239,16 +239,16 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
 
 def in_row(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> int | None:
     """What the forwards of the device say of `step_graph.Node.in_row`, where all levels below the target are exits of
-    one network."""
+    one network: as much or, for levels that verify, more, for here their runs can be counted."""
     if _reaches(forward, target) or (forward.first_layer and not forward.logits):
         return None
     place = 1
     for earlier in reversed(before):
         if earlier.network != forward.network or _reaches(earlier, target):
             break
-        if earlier.first_layer:
+        if earlier.logits and earlier.last_layer > forward.last_layer:
             return place + 1
-        place += earlier.logits > 0
+        place += earlier.logits > 0 and earlier.last_layer == forward.last_layer
     return place
 
 

@@ -43,7 +43,7 @@ def test_drafts_make_rows() -> None:
     first = graph.start(20)
     second = graph.follow(first, 0).target
     verify = graph.follow(second, 0).target
-    assert (first.in_row, second.in_row, verify.in_row) == (1, 2, 3)
+    assert (first.in_row, second.in_row, verify.in_row) == (1, 2, 1)  # of its own layers the first
     behind = graph.follow(verify, 0).target
     assert (behind.kind, behind.in_row) == (Kind.DRAFT, 2)  # not the target ran before it
     assert StepGraph(cascade(("T", 4, 0))).start(20).in_row is None
@@ -51,7 +51,7 @@ def test_drafts_make_rows() -> None:
 
 @given(cascades(), st.randoms(use_true_random=False))
 def test_it_is_what_the_forwards_say(any_cascade: Cascade, luck: Random) -> None:
-    """The state of a request tells the same as all its forwards do."""
+    """The state of a request tells the same as all its forwards do, and the least of levels that verify."""
     assume(len({level.network for level in any_cascade.levels[:-1]}) == 1)
     graph = StepGraph(any_cascade)
     target, node = any_cascade.levels[-1], graph.start(30)
@@ -61,7 +61,9 @@ def test_it_is_what_the_forwards_say(any_cascade: Cascade, luck: Random) -> None
             break
         f = node.forward
         forward = DeviceForward(f.network, f.first_layer, f.last_layer, 1, f.tokens, f.logits, None, 1.0)
-        assert node.in_row == in_row(before, forward, target)
+        counted = in_row(before, forward, target)
+        drafts = any_cascade.levels[0].exit_layer == f.last_layer
+        assert node.in_row == counted if drafts or counted is None else 1 <= (node.in_row or 0) <= counted
         before.append(forward)
         node = graph.follow(node, luck.randint(0, node.run) if node.kind is Kind.VERIFY else len(node.after) - 1).target
 

@@ -76,8 +76,22 @@ def test_what_a_repeat_saves_is_saved_in_a_row():
             kept = 1.0 if part == "host" or place == 1 else max(0.0, 1 - saved / usual_ms[span])
             assert float(again[part]) == pytest.approx(float(ms) * kept), (part, span)
     early = {**AT, "first_layer": 2, "last_layer": 6, "logits": 4, "tokens": 12}  # finds the LM head as drafts left it
-    less_ms = float(cost.forward_ms(**early) - cost.forward_ms(**early, in_row=9))
-    assert less_ms == pytest.approx(at_2 - silent)
+    for place in (1, 9):
+        less_ms = float(cost.forward_ms(**early) - cost.forward_ms(**early, in_row=place))
+        assert less_ms == pytest.approx(at_2 - silent)
+
+
+def test_a_verification_finds_its_layers_as_its_last_one_left_them():
+    """What six layers again save beyond two again, from the second time on."""
+    rows = [row for length in (2, 6) for row in repeats(length, share=0.9 - length / 20, read=False)]
+    cost = NetworkCost(make_profile(loop_rows() + rows + repeats(2, share=1.0)), tensor_parallel=1)
+    silent_ms = [float(cost.forward_ms(**AT, last_layer=last, logits=0)) for last in (2, 6)]
+    again_ms = [float(cost.forward_ms(**AT, last_layer=last, logits=0, in_row=2)) for last in (2, 6)]
+    layers_ms = (silent_ms[1] - again_ms[1]) - (silent_ms[0] - again_ms[0])
+    early = {**AT, "first_layer": 2, "last_layer": 6, "logits": 4, "tokens": 12}
+    first_ms, second_ms = (float(cost.forward_ms(**early, in_row=place)) for place in (1, 2))
+    assert layers_ms > 0
+    assert first_ms - second_ms == pytest.approx(layers_ms)
 
 
 @pytest.mark.parametrize(
