@@ -14,7 +14,7 @@ REFINED_QUERY_TOKENS = (3, 5, 6, 7, 12, 24, 10, 20)
 EXIT_QUERY_TOKENS = (1, 2, 4, 8, 32)
 PROMPT_TOKENS = (64, 128, 256, 512)
 """Of all sequences of a batch together at most the last (but the shortest prompt is there for every batch)."""
-REPEATED_LAYERS = (1, 2, 4, 8, 16)
+REPEATED_LAYERS = (1, 2, 4, 6, 8, 16)
 CONTEXTS = (32, 128, 256, 512)
 SPAN_LENGTHS = (1, 2, 4, 8)
 LONG = 4.0
