@@ -19,8 +19,9 @@ from hispec_sim.errors import InputError
 from hispec_sim.latency import write_profile
 
 if TYPE_CHECKING:
-    from hispec_sim.models.loading import LoadedModel
+    from hispec_sim.latency import LatencyProfile
     from hispec_sim.profiler.measure import Stand
+    from hispec_sim.profiler.selfcheck import SelfCheck, Times
 
 INTERRUPTED = 130
 _SAME = ("model", "exit_heads", "dtype", "device", "threads", "clock", "exits", "batches", "contexts", "shortlists")
@@ -66,7 +67,8 @@ def run_command(
     from hispec_sim.execute.generate import use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
-    from hispec_sim.profiler.latency import grid_for, measure_network, profile_of, unfinished_path
+    from hispec_sim.profiler.latency import grid_for, measure_network, profile_of, ranges_of, unfinished_path
+    from hispec_sim.profiler.selfcheck import SelfCheck
 
     console = Console(stderr=True)
     settings: dict[str, Any] = {
@@ -90,16 +92,19 @@ def run_command(
         exits=tuple(settings["exits"]),
         shortlists=tuple(settings["shortlists"]),
     )
+    checking = None
+    if check:
+        checking = SelfCheck(loaded, ranges_of(loaded.network, grid), clock=clock, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _shown(console) as show:
         try:
-            measure_network(loaded.network, measurement, grid, out, show=show)
+            measure_network(loaded.network, measurement, grid, out, show=show, check=checking)
         except KeyboardInterrupt:
             console.print("stopped, all that was measured is kept: the same command with --resume goes on")
             raise typer.Exit(INTERRUPTED) from None
     profile, fitted = profile_of(measurement, loaded)
-    if check:
-        profile = _checked(profile, loaded, settings)
+    if checking is not None:
+        profile = _checked(profile, checking, measurement.checked)
     write_profile(profile, out, overwrite=force)
     unfinished_path(out).unlink(missing_ok=True)
     typer.echo(
@@ -108,12 +113,12 @@ def run_command(
     )
 
 
-def _checked(profile: Any, loaded: LoadedModel, settings: dict[str, Any]) -> Any:
+def _checked(profile: LatencyProfile, checking: SelfCheck, times: Times) -> LatencyProfile:
     from hispec_sim.cli.profile_check import print_checks
     from hispec_sim.profiler.latency import with_notes
-    from hispec_sim.profiler.selfcheck import check_profile, summary_of
+    from hispec_sim.profiler.selfcheck import summary_of
 
-    checks = check_profile(profile, loaded, clock=settings["clock"], seed=settings["seed"])
+    checks = checking.checks(profile, times)
     print_checks(Console(), checks)
     return with_notes(profile, {"check": summary_of(checks)})
 

@@ -21,6 +21,7 @@ from hispec_sim.profiler.machine import device_slug, dtype_name, machine_of, sof
 from hispec_sim.profiler.measure import Measurement, Stand, measure
 from hispec_sim.profiler.plan import COARSE_QUERY_TOKENS, CONTEXTS, Grid
 from hispec_sim.profiler.quiet import Probe
+from hispec_sim.profiler.selfcheck import Ranges, SelfCheck
 
 METHOD = (
     "Real forwards in scenes of the decode loop (passes span by span, drafts in rows, decodes), interleaved "
@@ -69,6 +70,12 @@ def grid_for(
     )
 
 
+def ranges_of(network: Llama, grid: Grid) -> Ranges:
+    """What a profile of this grid is checked within."""
+    exits = grid.head_exits or default_exits(network)
+    return Ranges(tuple(sorted({1, grid.batches[-1]})), grid.query_tokens[-1], grid.contexts[-1], exits)
+
+
 def measure_network(
     network: Llama,
     measurement: Measurement,
@@ -76,8 +83,10 @@ def measure_network(
     out: Path,
     *,
     show: Callable[[Stand], None] = lambda stand: None,
+    check: SelfCheck | None = None,
 ) -> None:
-    """Measure, or go on measuring, as `measurement.settings` say; what is there is saved beside `out` all the time."""
+    """Measure, or go on measuring, as `measurement.settings` say; what is there is saved beside `out` all the time.
+    `check` is played between rounds."""
     settings = measurement.settings
     clock = clock_for(network, settings["clock"])
     probe = Probe(clock, steady_work(network.embedding.weight.device))
@@ -95,6 +104,7 @@ def measure_network(
         rng=np.random.default_rng([settings["seed"], len(measurement.samples)]),
         save=lambda: measurement.save(path),
         show=show,
+        check=(lambda room_s: check.play(measurement.checked, room_s)) if check else (lambda room_s: None),
     )
 
 

@@ -28,6 +28,8 @@ WIDE = 0.01
 COMPLETE_SHARE = 0.85
 """Of the budget, for `ROUNDS` rounds of the chosen grid."""
 SAVE_EVERY_S = 10.0
+CHECK_SHARE = 0.2
+"""Of the time that a round takes, for what the profile is to predict, where that is asked for."""
 
 
 class Player(Protocol):
@@ -40,7 +42,8 @@ class Player(Protocol):
 
 @dataclass(slots=True)
 class Measurement:
-    """What has been measured so far: which grid, the samples (ms) by point, and the seconds spent."""
+    """What has been measured so far: which grid, the samples (ms) by point, the seconds spent; and, of what the profile
+    is to predict, the milliseconds by name."""
 
     settings: dict[str, Any]
     grid: Grid | None = None
@@ -48,6 +51,7 @@ class Measurement:
     played: dict[Episode, int] = field(default_factory=dict)
     spent_s: float = 0.0
     probe_ms: list[float] = field(default_factory=list)
+    checked: dict[str, list[float]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -58,6 +62,7 @@ class Measurement:
             "played": [[astuple(episode), times] for episode, times in self.played.items()],
             "spent_s": self.spent_s,
             "probe_ms": self.probe_ms,
+            "checked": self.checked,
         }
         unfinished = path.with_name(path.name + ".new")
         unfinished.write_text(json.dumps(content), encoding="utf-8")
@@ -79,6 +84,7 @@ class Measurement:
                 {Episode(Kind(episode[0]), *episode[1:]): int(times) for episode, times in content["played"]},
                 float(content["spent_s"]),
                 [float(x) for x in content["probe_ms"]],
+                {str(name): [float(x) for x in ms] for name, ms in content.get("checked", {}).items()},
             )
         except FileNotFoundError:
             raise InputError(f"there is no unfinished measurement to go on with (no {path})") from None
@@ -120,12 +126,14 @@ def measure(
     rng: np.random.Generator,
     save: Callable[[], None] = lambda: None,
     show: Callable[[Stand], None] = lambda stand: None,
+    check: Callable[[float], None] = lambda room_s: None,
 ) -> None:
     """Fill `measurement` with samples.
 
     A first round, not kept, warms everything up and tells what episodes cost; then the grid is chosen, played in
     rounds of random order, and what is wide is played on until it is sharp or `budget_s` is used. KeyboardInterrupt
-    saves and goes on to the caller. Raises InputError on a noisy machine unless `allow_noise`, and when the budget is
+    saves and goes on to the caller. Between rounds `check` runs what the profile is to predict, for about so many
+    seconds. Raises InputError on a noisy machine unless `allow_noise`, and when the budget is
     too small for three rounds.
     """
     began_s, saved_s, before_s = clock.now_s(), clock.now_s(), measurement.spent_s
@@ -146,6 +154,7 @@ def measure(
     ) -> dict[Episode, float]:
         nonlocal saved_s
         cost_s: dict[Episode, float] = {}
+        round_began_s = clock.now_s()
         for number, index in enumerate(rng.permutation(len(episodes))):
             if not must_end and left_s() <= 0:
                 break
@@ -161,6 +170,8 @@ def measure(
                 saved_s, measurement.spent_s = clock.now_s(), spent_s()
                 save()
             show(Stand(f"{text}, {number + 1} of {len(episodes)}", min(1.0, spent_s() / budget_s), max(0.0, left_s())))
+        if keep:
+            check(CHECK_SHARE * (clock.now_s() - round_began_s))
         return cost_s
 
     try:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import median
 
 import numpy as np
 
-from hispec_sim.cascade import Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
-from hispec_sim.execute.record import DeviceForward, Record
+from hispec_sim.execute.record import Record
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.profile import LatencyProfile, exit_layer_of
 from hispec_sim.models.cache import CachedNetwork, Piece
-from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
-from hispec_sim.profiler.clock import Clock
+from hispec_sim.profiler.decoded import decode_ms, first_checked
 from hispec_sim.profiler.prompts import Split, prompt_set
+from hispec_sim.simulate.jitter import mean_factor
 
 GOAL_MEDIAN, GOAL_P95 = 0.03, 0.08
 SHAPES = 24
-REPEATS = 9
 PROMPTS = 3
 NEW_TOKENS = 64
-DECODE_ROUNDS, DECODES_S = 5, 40.0
+PASSES, CHECKS_S = 5, 45.0
+_FORWARDS = "forwards"
+
+Times = dict[str, list[float]]
+"""Milliseconds by the name of what took them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,173 +87,202 @@ def summary_of(checks: Sequence[Check]) -> str:
     return "; ".join(f"{s.n} {s.group}: median {s.median:.1%}, p95 {s.p95:.1%} off" for s in summaries(checks))
 
 
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """What a profile covers: from the first to the last of the batches, up to `widest` query tokens and `longest`
+    tokens of context; and the exits that its decodes use."""
+
+    batches: tuple[int, ...]
+    widest: int
+    longest: int
+    exits: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A forward of `tokens` query tokens for each sequence of a batch."""
+
+    batch: int
+    tokens: int
+    context: int
+    first: int
+    last: int
+    read: bool
+
+    @property
+    def name(self) -> str:
+        return (
+            f"layers ({self.first}, {self.last}], batch {self.batch}, {self.tokens} query tokens, "
+            f"context {self.context}"
+        )
+
+    def ms(self, cost: NetworkCost) -> float:
+        """What a profile predicts."""
+        parts = cost.parts_ms(
+            first_layer=self.first,
+            last_layer=self.last,
+            batch=self.batch,
+            tokens=self.batch * self.tokens,
+            logits=self.batch * self.tokens * self.read,
+            context=self.context,
+        )
+        return sum(float(ms) for part, ms in parts.items() if part != "host")
+
+
+class SelfCheck:
+    """What is to be predicted, run again and again: spans between exits and all layers at random batches, query tokens
+    and contexts within `ranges`; autoregressive decoding and one cascade of the exits, of one prompt and of a batch.
+
+    Times, in milliseconds, are kept by the caller under the name of what they are of. A profile that is being measured
+    is checked between its rounds: a machine that grows slower does so for both.
+    """
+
+    def __init__(
+        self, model: LoadedModel, ranges: Ranges, *, clock: str = "wall", seed: int = 0, prompts: str | None = None
+    ) -> None:
+        """`prompts`: a set whose held-out half is decoded; by default prose, or the model's own."""
+        network = self._network = model.network
+        self._clock, self._rng = clock_for(network, clock), np.random.default_rng([seed, 1])
+        self._ranges, n_layers = ranges, network.config.shape.n_layers
+        self._shapes = self._drawn(n_layers)
+        names = prompts or ("reference" if model.name == "reference" else "prose")
+        room = ranges.longest - NEW_TOKENS
+        ids = [model.tokenizer.encode(text.text)[:room] for text in prompt_set(names, Split.HELD_OUT)]
+        self._decodes = {
+            f"{('autoregressive', 'cascade')[which]}, batch {batch}, prompt {number + 1}": (
+                cascade,
+                [ids[(number * batch + i) % len(ids)] for i in range(batch)],
+            )
+            for number, batch, (which, cascade) in product(
+                range(PROMPTS), ranges.batches, enumerate(cascades(n_layers, ranges.exits))
+            )
+        }
+        self._records: dict[str, Record] = {}
+        self._cached: dict[int, CachedNetwork] = {}
+        self._due: list[str] = []
+        self.spent_s = 0.0
+
+    def play(self, times: Times, room_s: float) -> None:
+        """As much as fits into `room_s` seconds, but something; each thing once before anything is run again."""
+        began_s = self.spent_s
+        while True:
+            if not self._due:
+                self._due = [_FORWARDS, *self._decodes]
+                self._rng.shuffle(self._due)
+            self._play(self._due.pop(), times)
+            if self.spent_s - began_s >= room_s:
+                return
+
+    def play_all(self, times: Times) -> None:
+        """Everything once."""
+        for name in (_FORWARDS, *self._decodes):
+            self._play(name, times)
+
+    def checks(self, profile: LatencyProfile, times: Times) -> list[Check]:
+        """What the profile predicts against the medians of these times; what has none is run."""
+        cost = NetworkCost(profile, tensor_parallel=1)
+        if not all(shape.name in times for shape in self._shapes):
+            self._play(_FORWARDS, times)
+        for name in self._decodes:
+            if name not in times or name not in self._records:
+                self._play(name, times)
+        forwards = [Check("forwards", shape.name, shape.ms(cost), median(times[shape.name])) for shape in self._shapes]
+        # Late forwards make a sum of times longer than the sum of the medians.
+        late = mean_factor(profile.relative_quantiles())
+        decodes = [
+            Check("decodes", name, late * decode_ms(record, cascade, {NETWORK: cost})[0], median(times[name]))
+            for (name, (cascade, _)), record in zip(self._decodes.items(), self._in_order(), strict=True)
+        ]
+        return [*forwards, *decodes]
+
+    def _in_order(self) -> list[Record]:
+        return [self._records[name] for name in self._decodes]
+
+    def _play(self, name: str, times: Times) -> None:
+        began_s = self._clock.now_s()
+        if name == _FORWARDS:
+            self._play_forwards(times)
+        else:
+            cascade, prompts = self._decodes[name]
+            decoder = Decoder(
+                cascade,
+                {NETWORK: self._network},
+                slots=len(prompts),
+                max_tokens=self._ranges.longest,
+                clock_s=self._clock.loop_s,
+            )
+            record = decoder.decode(prompts, NEW_TOKENS, new_chooser=lambda index: Greedy())[1]
+            self._records[name] = record
+            began_ms = record.device[first_checked(record, cascade)].began_ms
+            times.setdefault(name, []).append(record.wall_ms - began_ms)
+        self.spent_s += self._clock.now_s() - began_s
+
+    def _play_forwards(self, times: Times) -> None:
+        """All spans in random order, thrice; the first time warms up."""
+        if not self._cached:
+            exits = [*self._ranges.exits, self._network.config.shape.n_layers // 2]
+            self._cached = {
+                batch: CachedNetwork(self._network, slots=batch, max_tokens=self._ranges.longest, exits=exits)
+                for batch in self._ranges.batches
+            }
+        for again in range(3):
+            for index in self._rng.permutation(len(self._shapes)).tolist():
+                shape = self._shapes[index]
+                ms = self._forward_ms(shape)
+                if again:
+                    times.setdefault(shape.name, []).append(ms)
+
+    def _forward_ms(self, shape: _Shape) -> float:
+        vocab_size = self._network.config.shape.vocab_size
+        ids: list[Sequence[int]] = [()] * shape.batch
+        if shape.first == 0:
+            ids = self._rng.integers(0, vocab_size, (shape.batch, shape.tokens)).tolist()
+        rows = shape.tokens if shape.read else 0
+        pieces = [Piece(i, shape.context - shape.tokens, shape.tokens, rows, ids[i]) for i in range(shape.batch)]
+        return self._clock.timed(lambda: self._cached[shape.batch].forward(shape.first, shape.last, pieces))[0]
+
+    def _drawn(self, n_layers: int) -> list[_Shape]:
+        """The spans that are checked."""
+        batches, exits = self._ranges.batches, self._ranges.exits
+        spans = [
+            (0, n_layers),
+            (0, n_layers),
+            *zip((0, *exits), (*exits, n_layers), strict=True),
+            (n_layers // 2, n_layers),
+        ]
+        shapes = []
+        for number in range(SHAPES):
+            tokens = int(min(np.exp(self._rng.uniform(0, np.log(self._ranges.widest + 1))), self._ranges.widest))
+            context = int(self._rng.integers(tokens + 1, self._ranges.longest + 1))
+            first, last = spans[number % len(spans)]
+            # Exits are read out in decodes: here their heads would have to catch up first.
+            shapes.append(_Shape(batches[number % len(batches)], tokens, context, first, last, last == n_layers))
+        return shapes
+
+
 def check_profile(
     profile: LatencyProfile, model: LoadedModel, *, clock: str = "wall", seed: int = 0, prompts: str | None = None
 ) -> list[Check]:
-    """Forwards at points between those measured, and decodes of real prompts, predicted and run."""
-    network = model.network
-    cost = NetworkCost(profile, tensor_parallel=1)
-    timer = clock_for(network, clock)
-    rng = np.random.default_rng([seed, 1])
-    exits = exits_of(profile) or default_exits(network)
-    texts = prompts or ("reference" if model.name == "reference" else "prose")
-    return [
-        *_forwards(profile, cost, network, exits, timer, rng),
-        *_decodes(profile, cost, model, exits, timer, texts, rng),
-    ]
+    """Forwards at points between those measured, and decodes of real prompts, predicted and run: medians of a few runs,
+    of as many as take `CHECKS_S`. Raises InputError if the profile is none that was measured here."""
+    table = profile.table("layer", 1)
+    if table is None:
+        raise InputError(f"latency profile {profile.name} has no op layer: only measured profiles can be checked")
+    ranges = Ranges(
+        tuple(sorted({1, int(table.batch[-1])})),
+        int(table.query_tokens[-1]),
+        int(table.context[-1]),
+        exits_of(profile) or default_exits(model.network),
+    )
+    check = SelfCheck(model, ranges, clock=clock, seed=seed, prompts=prompts)
+    times: Times = {}
+    for _ in range(PASSES):
+        check.play_all(times)
+        if check.spent_s > CHECKS_S:
+            break
+    return check.checks(profile, times)
 
 
 def exits_of(profile: LatencyProfile) -> tuple[int, ...]:
     """The exits whose heads a profile has."""
     return tuple(sorted(e for e in {exit_layer_of(table.op) for table in profile.tables} if e is not None))
-
-
-def _forwards(
-    profile: LatencyProfile,
-    cost: NetworkCost,
-    network: Llama,
-    exits: Sequence[int],
-    clock: Clock,
-    rng: np.random.Generator,
-) -> list[Check]:
-    """Spans between exits and all layers, at random batches, query tokens and contexts within the profile's ranges."""
-    table = profile.table("layer", 1)
-    if table is None:
-        raise InputError(f"latency profile {profile.name} has no op layer: only measured profiles can be checked")
-    n_layers, vocab_size = network.config.shape.n_layers, network.config.shape.vocab_size
-    batches = sorted({1, int(table.batch[-1])})
-    longest, widest = int(table.context[-1]), int(table.query_tokens[-1])
-    cached = {
-        batch: CachedNetwork(network, slots=batch, max_tokens=longest, exits=[*exits, n_layers // 2])
-        for batch in batches
-    }
-    spans = [
-        (0, n_layers),
-        (0, n_layers),
-        *zip((0, *exits), (*exits, n_layers), strict=True),
-        (n_layers // 2, n_layers),
-    ]
-    shapes = []
-    for number in range(SHAPES):
-        tokens = int(min(np.exp(rng.uniform(0, np.log(widest + 1))), widest))
-        context = int(rng.integers(tokens + 1, longest + 1))
-        first, last = spans[number % len(spans)]
-        # Exits are read out in decodes: here their heads would have to catch up first.
-        shapes.append((batches[number % len(batches)], tokens, context, first, last, last == n_layers))
-
-    def run(batch: int, tokens: int, context: int, first: int, last: int, read: bool) -> float:
-        ids = rng.integers(0, vocab_size, (batch, tokens)).tolist() if first == 0 else [()] * batch
-        logits = tokens if read else 0
-        pieces = [Piece(i, context - tokens, tokens, logits, ids[i]) for i in range(batch)]
-        return clock.timed(lambda: cached[batch].forward(first, last, pieces))[0]
-
-    times: dict[int, list[float]] = {number: [] for number in range(SHAPES)}
-    for repeat in range(REPEATS + 1):
-        for number in rng.permutation(SHAPES):
-            ms = run(*shapes[number])
-            if repeat:  # the first round warms up
-                times[int(number)].append(ms)
-    checks = []
-    for number, (batch, tokens, context, first, last, read) in enumerate(shapes):
-        parts = cost.parts_ms(
-            first_layer=first,
-            last_layer=last,
-            batch=batch,
-            tokens=batch * tokens,
-            logits=batch * tokens * read,
-            context=context,
-        )
-        predicted_ms = sum(float(ms) for part, ms in parts.items() if part != "host")
-        name = f"layers ({first}, {last}], batch {batch}, {tokens} query tokens, context {context}"
-        checks.append(Check("forwards", name, predicted_ms, float(np.median(times[number]))))
-    return checks
-
-
-def _decodes(
-    profile: LatencyProfile,
-    cost: NetworkCost,
-    model: LoadedModel,
-    exits: Sequence[int],
-    clock: Clock,
-    prompts: str,
-    rng: np.random.Generator,
-) -> list[Check]:
-    """Autoregressive decoding and one cascade of the exits, of one prompt and of a batch: medians of a few runs, of as
-    many as take `DECODES_S`."""
-    table = profile.table("layer", 1)
-    assert table is not None
-    network, batches = model.network, sorted({1, int(table.batch[-1])})
-    n_layers, room = network.config.shape.n_layers, int(table.context[-1])
-    texts = prompt_set(prompts, Split.HELD_OUT)
-    ids = [model.tokenizer.encode(text.text)[: room - NEW_TOKENS] for text in texts]
-    plans = list(product(range(PROMPTS), batches, enumerate(cascades(n_layers, exits))))
-    predicted_ms: dict[int, float] = {}
-    measured_ms: dict[int, list[float]] = {index: [] for index in range(len(plans))}
-    began_s = clock.now_s()
-    for _ in range(DECODE_ROUNDS):
-        for index in rng.permutation(len(plans)).tolist():
-            number, batch, (_, cascade) = plans[index]
-            chosen = [ids[(number * batch + i) % len(ids)] for i in range(batch)]
-            record = _decode(network, cascade, chosen, room, clock)
-            predicted_ms[index], ms = decode_ms(record, cascade, {NETWORK: cost})
-            measured_ms[index].append(ms)
-        if clock.now_s() - began_s > DECODES_S:
-            break
-    return [
-        Check(
-            "decodes",
-            f"{('autoregressive', 'cascade')[which]}, batch {batch}, prompt {number + 1}",
-            predicted_ms[index],
-            float(np.median(measured_ms[index])),
-        )
-        for index, (number, batch, (which, _)) in enumerate(plans)
-    ]
-
-
-def _decode(network: Llama, cascade: Cascade, prompts: Sequence[Sequence[int]], room: int, clock: Clock) -> Record:
-    decoder = Decoder(cascade, {NETWORK: network}, slots=len(prompts), max_tokens=room, clock_s=clock.loop_s)
-    return decoder.decode(prompts, NEW_TOKENS, new_chooser=lambda index: Greedy())[1]
-
-
-def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]) -> tuple[float, float]:
-    """What the forwards of a decode should take together with the time between them, and what they took. The prompt's
-    prefill and the first round, in which exit heads catch up on the prompt, are left out."""
-    target = cascade.levels[-1]
-    ends = [index for index, forward in enumerate(record.device) if _reaches(forward, target)]
-    first = ends[min(1, len(ends) - 1)] + 1
-    if first >= len(record.device):
-        raise InputError("the decode is too short to be checked; give longer prompts or more new tokens")
-    predicted_ms = 0.0
-    for index, forward in enumerate(record.device[first:], first):
-        predicted_ms += float(
-            costs[forward.network].forward_ms(
-                first_layer=forward.first_layer,
-                last_layer=forward.last_layer,
-                batch=forward.batch,
-                tokens=forward.batch * forward.longest,
-                logits=forward.logits,
-                context=forward.reach,
-                shortlist=forward.shortlist,
-                in_row=in_row(record.device[:index], forward, target),
-            )
-        )
-    return predicted_ms, record.wall_ms - record.device[first].began_ms
-
-
-def in_row(before: Sequence[DeviceForward], forward: DeviceForward, target: Level) -> int | None:
-    """What the forwards of the device say of `step_graph.Node.in_row`, where all levels below the target are exits of
-    one network: as much or, for levels that verify, more, for here their runs can be counted."""
-    if _reaches(forward, target) or (forward.first_layer and not forward.logits):
-        return None
-    place = 1
-    for earlier in reversed(before):
-        if earlier.network != forward.network or _reaches(earlier, target):
-            break
-        if earlier.logits and earlier.last_layer > forward.last_layer:
-            return place + 1
-        place += earlier.logits > 0 and earlier.last_layer == forward.last_layer
-    return place
-
-
-def _reaches(forward: DeviceForward, target: Level) -> bool:
-    return (forward.network, forward.last_layer) == (target.network, target.exit_layer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import chain, repeat
+from statistics import NormalDist
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def jitter_factors(quantiles: tuple[float, float] | None, rng: np.random.Generat
     """
     if quantiles is None:
         return repeat(1.0)
-    below, above = (abs(math.log(ratio)) / _Z90 for ratio in quantiles)
+    below, above = _widths(quantiles)
 
     def block() -> list[float]:
         z = rng.standard_normal(_BLOCK)
@@ -27,3 +28,18 @@ def jitter_factors(quantiles: tuple[float, float] | None, rng: np.random.Generat
         return factors
 
     return chain.from_iterable(iter(block, None))
+
+
+def mean_factor(quantiles: tuple[float, float] | None) -> float:
+    """The mean of these factors: how much longer the sum of many times is than the sum of their medians."""
+    if quantiles is None:
+        return 1.0
+    below, above = _widths(quantiles)
+    normal = NormalDist()
+    return math.exp(below**2 / 2) * normal.cdf(-below) + math.exp(above**2 / 2) * normal.cdf(above)
+
+
+def _widths(quantiles: tuple[float, float]) -> tuple[float, float]:
+    """Standard deviations of the logarithm below and above the median."""
+    below, above = (abs(math.log(ratio)) / _Z90 for ratio in quantiles)
+    return below, above

@@ -15,7 +15,7 @@ from test_cascade_properties import cascades
 from hispec_sim.acceptance.models import Independent
 from hispec_sim.cascade import Cascade
 from hispec_sim.execute.record import DeviceForward
-from hispec_sim.profiler.selfcheck import in_row
+from hispec_sim.profiler.decoded import in_row
 from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import Kind, Node, StepGraph
 

@@ -34,9 +34,8 @@ def few_rounds() -> Iterator[None]:
         patch.setattr(measure, "ROUNDS", 3)
         patch.setattr(measure, "WIDE", math.inf)
         patch.setattr(Grid, "refinements", lambda grid: [])
-        patch.setattr(selfcheck, "REPEATS", 3)
         patch.setattr(selfcheck, "PROMPTS", 1)
-        patch.setattr(selfcheck, "DECODE_ROUNDS", 1)
+        patch.setattr(selfcheck, "PASSES", 1)
         yield
 
 
