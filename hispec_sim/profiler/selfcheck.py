@@ -163,11 +163,13 @@ class SelfCheck:
         self.spent_s = 0.0
 
     def play(self, times: Times, room_s: float) -> None:
-        """As much as fits into `room_s` seconds, but something; each thing once before anything is run again."""
+        """The forwards, which take little, and as many decodes as fit into `room_s` seconds, but one at least; each of
+        them once before any is run again."""
         began_s = self.spent_s
+        self._play(_FORWARDS, times)
         while True:
             if not self._due:
-                self._due = [_FORWARDS, *self._decodes]
+                self._due = list(self._decodes)
                 self._rng.shuffle(self._due)
             self._play(self._due.pop(), times)
             if self.spent_s - began_s >= room_s:
