@@ -22,6 +22,7 @@ from hispec_sim.step_graph import StepGraph
 from hispec_sim.study.uncertainty import resampled
 from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, simulated_figures
+from hispec_sim.validate.strata import Stratum
 
 Samplers = Callable[[int], Sampler]
 
@@ -36,16 +37,6 @@ class Prediction:
     def values(self, name: str) -> list[float]:
         """A figure of every repetition, by its flat name."""
         return [figures.flat()[name] for figures in self.repetitions]
-
-
-@dataclass(frozen=True, slots=True)
-class Stratum:
-    """Requests whose prompts are of one kind (code, prose): their numbers, of how many groups their prompts are, and
-    the recorded sequences of that kind."""
-
-    requests: Sequence[int]
-    groups: int
-    sequences: Sequence[int]
 
 
 class Predictor:
