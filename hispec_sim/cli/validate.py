@@ -57,13 +57,23 @@ def validate_command(
         str, typer.Option(help="wall; or processor: one thread's own time, for a machine that others use.")
     ] = "wall",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulations.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the runs in --out: decode what is missing, then compare.")
+    ] = False,
+    no_decode: Annotated[
+        bool,
+        typer.Option(
+            "--no-decode",
+            help="Compare the finished runs in --out and decode nothing: after measuring another profile or recording "
+            "another trace, or to look at a campaign that is not done.",
+        ),
+    ] = False,
 ) -> None:
     """Decode a design's configurations for real, simulate them, and report the errors and where they come from.
 
     Configurations are decoded in turn and again in another order, so that a machine that is slow for a while is slow
-    for all. Ctrl-C keeps every finished run and reports on them; --resume goes on. Writes results.csv, overall.json
-    and report.html. Time on a quiet machine, with the same --threads as the profile.
+    for all. Ctrl-C keeps every finished run and reports on them; --resume goes on, --no-decode only compares again.
+    Writes results.csv, overall.json and report.html. Time on a quiet machine, with the profile's --threads.
 
     hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
     --out results/validation
@@ -114,7 +124,7 @@ def validate_command(
         "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
         "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
     }  # fmt: skip
-    campaign = Campaign(out, decoding, resume=resume)
+    campaign = Campaign(out, decoding, resume=resume, decode=not no_decode)
     console = Console(highlight=False)
     longest = max(configuration.max_new_tokens for configuration in configurations)
 
@@ -142,17 +152,18 @@ def validate_command(
     )
     predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
     interrupted = False
-    try:
-        with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
-            campaign.decode(
-                configurations,
-                repeats,
-                len(blocks),
-                lambda c, r, block: observe(c, r, network, blocks[block], CLOCKS[clock]),
-                tick,
-            )
-    except KeyboardInterrupt:
-        interrupted = True
+    if not no_decode:
+        try:
+            with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
+                campaign.decode(
+                    configurations,
+                    repeats,
+                    len(blocks),
+                    lambda c, r, block: observe(c, r, network, blocks[block], CLOCKS[clock]),
+                    tick,
+                )
+        except KeyboardInterrupt:
+            interrupted = True
     with progress("simulating", len(configurations), "configurations") as tick:
         rows = compare_all(campaign, configurations, predictor, repetitions, tick)
     if not len(rows):

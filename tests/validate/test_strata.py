@@ -56,9 +56,9 @@ def test_sets_go_in_turn_and_are_shared_out_evenly(tmp_path: Path) -> None:
 
 
 def test_paired_prompts_have_their_own_recording() -> None:
-    recorded = trace(("a", "x"), ("b", "y"))
-    texts = [Text("B", "y", "b"), Text("A", "x", "a")]
-    assert paired_sequences(recorded, sha256(["b", "a"]), texts) == [1, 0]
+    recorded = trace(("b", "y"), ("a", "x"))
+    texts = [Text("A", "x", "a"), Text("B", "y", "b")]
+    assert paired_sequences(recorded, sha256(["a", "b"]), texts) == [1, 0]
     with pytest.raises(InputError, match="no recording of the prompt C"):
         paired_sequences(recorded, sha256(["c"]), [Text("C", "x", "c")])
 
