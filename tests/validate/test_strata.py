@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
+from hispec_sim.cascade import Bonus
 from hispec_sim.errors import InputError
 from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.prompts import Split, Text, sha256
+from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.prompt_sets import check_apart, paired_sequences, prompt_sets, set_in_turn
-from hispec_sim.validate.strata import strata_of
+from hispec_sim.validate.strata import Stratum, drawn, strata_of
 
 PROMPTS = '{{"prompt": "{0} 1", "topic": "{0}"}}\n{{"prompt": "{0} 2", "topic": "{0}"}}\n'
 
@@ -39,6 +41,17 @@ def test_one_trace_for_all_sets() -> None:
     found = strata_of(["p", "q", "p", "r"], 2, [trace(("a", "x"), ("b", "y"))])
     assert [list(each.requests) for each in found] == [[0, 2], [1, 3]]
     assert [list(each.sequences) for each in found] == [[0, 1], [0, 1]]
+
+
+def test_requests_are_drawn_within_their_stratum() -> None:
+    """Every sequence of a stratum comes up, none of another; one that is too short is refused."""
+    strata = [Stratum([0, 2], 2, [0, 1]), Stratum([1, 3], 1, [2])]
+    recorded = trace(("a", "x"), ("b", "y"), ("c", "z"))
+    fits, long = (Configuration((1,), 1, (), Bonus.ON_MISMATCH, 1, tokens) for tokens in (2, 3))
+    found = np.array([drawn(strata, recorded, fits, np.random.default_rng(seed)) for seed in range(50)])
+    assert [set(column) for column in found.T.tolist()] == [{0, 1}, {2}, {0, 1}, {2}]
+    with pytest.raises(InputError, match=r"no recorded text has 3 tokens \(the longest has 2\)"):
+        drawn(strata, recorded, long, np.random.default_rng(0))
 
 
 def test_sets_go_in_turn_and_are_shared_out_evenly(tmp_path: Path) -> None:

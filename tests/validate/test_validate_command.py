@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,8 @@ from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
 from hispec_sim.latency.profile_file import write_profile
 from hispec_sim.profiler.prompts import Split, Text, prompt_set, sha256
-from hispec_sim.validate import decoding
+from hispec_sim.validate import decoding, prediction
 from hispec_sim.validate.decoding import in_turn
-from hispec_sim.validate.design import Configuration
-from hispec_sim.validate.prediction import Predictor
 
 DESIGN = "prompts: 1\nconfigurations:\n  - {exits: [[2]], max_new_tokens: [4]}\n"
 
@@ -105,13 +104,13 @@ def test_two_sets_of_prompts_with_a_trace_each(
     """They are decoded in turn, and a request replays the trace of its own set."""
     (folder / "two.yaml").write_text(DESIGN.replace("prompts: 1", "prompts: 4\nblocks: 2"))
     drawn: list[list[int]] = []
-    real = Predictor._drawn
+    real = prediction.drawn
 
-    def seen(self: Predictor, configuration: Configuration, rng: np.random.Generator) -> list[int]:
-        drawn.append(real(self, configuration, rng))
+    def seen(*arguments: Any) -> list[int]:
+        drawn.append(real(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr(Predictor, "_drawn", seen)
+    monkeypatch.setattr(prediction, "drawn", seen)
     sets = ("--prompts", "reference,prose", "--trace", str(folder / "other.trace"), "--repetitions", "3")
     assert validate(folder, "apart.trace", tmp_path / "a", *sets, design="two.yaml") == 0
     assert drawn
