@@ -7,23 +7,19 @@ import json
 import time
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import hispec_sim
-from hispec_sim.acceptance.trace import AgreementTrace, join_traces
+from hispec_sim.acceptance.trace import join_traces
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cli.progress import progress
 from hispec_sim.errors import InputError
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.profile_file import read_profile
-
-if TYPE_CHECKING:
-    from hispec_sim.profiler.prompts import Split, Text
-    from hispec_sim.validate.prediction import Stratum
 
 INTERRUPTED = 130
 CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
@@ -61,13 +57,23 @@ def validate_command(
         str, typer.Option(help="wall; or processor: one thread's own time, for a machine that others use.")
     ] = "wall",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulations.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the runs in --out: decode what is missing, then compare.")
+    ] = False,
+    no_decode: Annotated[
+        bool,
+        typer.Option(
+            "--no-decode",
+            help="Compare the finished runs in --out and decode nothing: after measuring another profile or recording "
+            "another trace, or to look at a campaign that is not done.",
+        ),
+    ] = False,
 ) -> None:
     """Decode a design's configurations for real, simulate them, and report the errors and where they come from.
 
     Configurations are decoded in turn and again in another order, so that a machine that is slow for a while is slow
-    for all. Ctrl-C keeps every finished run and reports on them; --resume goes on. Writes results.csv, overall.json
-    and report.html. Time on a quiet machine, with the same --threads as the profile.
+    for all. Ctrl-C keeps every finished run and reports on them; --resume goes on, --no-decode only compares again.
+    Writes results.csv, overall.json and report.html. Time on a quiet machine, with the profile's --threads.
 
     hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
     --out results/validation
@@ -82,6 +88,8 @@ def validate_command(
     from hispec_sim.validate.decoding import observe, usable_prompts
     from hispec_sim.validate.design import load_design
     from hispec_sim.validate.prediction import Predictor
+    from hispec_sim.validate.prompt_sets import check_apart, paired_sequences, prompt_sets, set_in_turn
+    from hispec_sim.validate.strata import strata_of
 
     try:
         half = Split(split)
@@ -96,7 +104,7 @@ def validate_command(
     traces = [load_trace(path) for path in trace]
     recorded = join_traces(traces, {}) if len(traces) > 1 else traces[0]
     cost = NetworkCost(read_profile(profile), tensor_parallel=1, allow_extrapolation=True)
-    sets = _sets(prompts, half, plan.prompts, traces)
+    sets = prompt_sets(prompts, half, plan.prompts, len(traces))
     use_threads(threads)
     target = load_model(model, exit_heads=exit_heads)
     network = target.network
@@ -116,7 +124,7 @@ def validate_command(
         "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
         "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
     }  # fmt: skip
-    campaign = Campaign(out, decoding, resume=resume)
+    campaign = Campaign(out, decoding, resume=resume, decode=not no_decode)
     console = Console(highlight=False)
     longest = max(configuration.max_new_tokens for configuration in configurations)
 
@@ -124,7 +132,7 @@ def validate_command(
         with progress("writing the target's text", plan.prompts, "prompts") as tick:
             share = plan.prompts // len(sets)
             kept = [usable_prompts(texts, target, share, longest, tick) for texts in sets]
-        return sha256([text.text for one_of_each in zip(*kept, strict=True) for text in one_of_each])
+        return sha256([text.text for text in set_in_turn(kept)])
 
     every = [text for texts in sets for text in texts]
     known = dict(zip(sha256([text.text for text in every]), every, strict=True))
@@ -133,28 +141,29 @@ def validate_command(
         raise InputError(f"--resume: {len(missing)} prompts of {out} are not in --prompts {prompts} any more")
     chosen = [known[sha] for sha in hashes]
     ids = [target.tokenizer.encode(text.text) for text in chosen]
-    paired = _paired(recorded, hashes, chosen) if plan.paired else None
+    paired = paired_sequences(recorded, hashes, chosen) if plan.paired else None
     if not plan.paired:
         for path, each in zip(trace, traces, strict=True):
-            _check_apart(each, chosen, hashes, path)
-    sizes, strata = plan.block_sizes(), _strata(chosen, len(sets), traces)
+            check_apart(each, hashes, chosen, path)
+    sizes, strata = plan.block_sizes(), strata_of([text.group for text in chosen], len(sets), traces)
     blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
     predictor = Predictor(
         recorded, cost, list(map(len, ids)), block_sizes=sizes, strata=strata, paired=paired, seed=seed
     )
     predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
     interrupted = False
-    try:
-        with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
-            campaign.decode(
-                configurations,
-                repeats,
-                len(blocks),
-                lambda c, r, block: observe(c, r, network, blocks[block], CLOCKS[clock]),
-                tick,
-            )
-    except KeyboardInterrupt:
-        interrupted = True
+    if not no_decode:
+        try:
+            with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
+                campaign.decode(
+                    configurations,
+                    repeats,
+                    len(blocks),
+                    lambda c, r, block: observe(c, r, network, blocks[block], CLOCKS[clock]),
+                    tick,
+                )
+        except KeyboardInterrupt:
+            interrupted = True
     with progress("simulating", len(configurations), "configurations") as tick:
         rows = compare_all(campaign, configurations, predictor, repetitions, tick)
     if not len(rows):
@@ -177,40 +186,6 @@ def _named(path: Path) -> str:
     return f"{path} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()})"
 
 
-def _sets(names: str, half: Split, prompts: int, traces: list[AgreementTrace]) -> list[list[Text]]:
-    """The sets of prompts, which go in turn: prompt i is of set i modulo their number."""
-    from hispec_sim.profiler.prompts import prompt_set
-
-    sets = [prompt_set(name.strip(), half) for name in names.split(",")]
-    if prompts % len(sets):
-        raise InputError(
-            f"--prompts {names} are {len(sets)} sets, which {prompts} prompts are not shared out among evenly; give a "
-            "--limit that is a multiple"
-        )
-    if len(traces) not in (1, len(sets)):
-        raise InputError(
-            f"--trace is given {len(traces)} times for the {len(sets)} sets of --prompts {names}; give one that was "
-            "recorded on such prompts for each, in the same order, or one for all"
-        )
-    return sets
-
-
-def _strata(chosen: list[Text], sets: int, traces: list[AgreementTrace]) -> list[Stratum]:
-    """Requests of each set, and the sequences of its trace in the joined one."""
-    from hispec_sim.validate.prediction import Stratum
-
-    ends = list(accumulate(trace.n_sequences for trace in traces))
-    of_trace = [range(end - trace.n_sequences, end) for end, trace in zip(ends, traces, strict=True)]
-    return [
-        Stratum(
-            range(k, len(chosen), sets),
-            len({text.group for text in chosen[k::sets]}),
-            of_trace[k if len(traces) > 1 else 0],
-        )
-        for k in range(sets)
-    ]
-
-
 def _show(console: Console, result: dict[str, Any]) -> None:
     from hispec_sim.report import validation_page as page
 
@@ -226,23 +201,3 @@ def _show(console: Console, result: dict[str, Any]) -> None:
             table.add_row(*row)
         console.print(table)
     console.print(f"largest part of the error: {result['largest_term']}")
-
-
-def _paired(trace: AgreementTrace, hashes: list[str], texts: list[Text]) -> list[int]:
-    """The recorded sequence of each prompt."""
-    recorded = {prompt.sha256: sequence for sequence, prompt in enumerate(trace.prompts)}
-    for sha, text in zip(hashes, texts, strict=True):
-        if sha not in recorded:
-            raise InputError(f"the design is paired, but the trace has no recording of the prompt {text.name}")
-    return [recorded[sha] for sha in hashes]
-
-
-def _check_apart(trace: AgreementTrace, texts: list[Text], hashes: list[str], path: Path) -> None:
-    """Raises InputError if the trace has seen a prompt or its group."""
-    groups, seen = {prompt.group for prompt in trace.prompts}, {prompt.sha256 for prompt in trace.prompts}
-    for text, sha in zip(texts, hashes, strict=True):
-        if sha in seen or text.group in groups:
-            raise InputError(
-                f"--trace {path} was recorded on the prompt {text.name} or its group, which is to be predicted; "
-                "record the trace with --split tuning, or set paired: true in the design to check the replay alone"
-            )

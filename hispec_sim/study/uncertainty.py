@@ -1,8 +1,7 @@
 """How sure a simulated figure is: an interval made of profile error, trace sampling error and the luck of the draw.
 
-Each repetition resamples the trace's groups of prompts with replacement (what else would have been recorded), lets the
-requests replay prompts drawn from those (what will come), draws off-path outcomes anew (seed) and multiplies
-all times by one factor (how wrong the profile is). The spread of the repetitions is that of the figure.
+The luck of the draw is the spread of repetitions, which draw outcomes anew. Profile and trace are the same in all of
+them, so that their relative standard errors come on top: one factor on all times, and how far groups of prompts differ.
 """
 
 from __future__ import annotations
@@ -41,19 +40,6 @@ def profile_error(profile: LatencyProfile) -> float:
     quantiles = profile.relative_quantiles()
     spread = 0.0 if quantiles is None else (math.log(quantiles[1]) - math.log(quantiles[0])) / (2 * _Z90)
     return math.hypot(interpolation, spread)
-
-
-def resampled(
-    groups: Sequence[Sequence[int]], requests: int, request_groups: int, rng: np.random.Generator
-) -> list[int]:
-    """Recorded sequences for so many requests of so many groups, drawn from a resample of the trace's own `groups`.
-
-    Prompts of one group (a topic, a file) are alike, so that groups are drawn, and sequences within them; requests go
-    round the drawn groups.
-    """
-    trace = rng.integers(len(groups), size=len(groups))
-    drawn = rng.choice(trace, request_groups)
-    return [int(rng.choice(groups[drawn[request % request_groups]])) for request in range(requests)]
 
 
 def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVEL) -> tuple[float, float]:

@@ -27,19 +27,22 @@ Observe = Callable[[Configuration, int, int], Observation]
 class Campaign:
     """The folder of a validation and the runs in it."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Begin in a new folder, or go on in one that holds runs with the same settings. Raises InputError if the
-        folder holds something else, or the settings differ."""
-        self.folder, self._runs = folder, folder / RUNS
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool, decode: bool = True) -> None:
+        """Begin in a new folder, or go on in one that holds runs with the same settings; without `decode` only in one
+        that holds runs. Raises InputError if the folder holds something else, or the settings differ."""
+        self.folder, self._runs, self._decode = folder, folder / RUNS, decode
         file, plain = folder / SETTINGS, json.loads(json.dumps(dict(settings)))
-        if resume:
+        option = "--resume" if decode else "--no-decode"
+        if not decode and not any(self._runs.glob("*.r000.b000.json")):
+            raise InputError(f"--no-decode: no run is finished in {folder}; decode first, without --no-decode")
+        if resume or not decode:
             try:
                 stored = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
-                raise InputError(f"--resume: {file} cannot be read: {error}; begin without --resume") from None
+                raise InputError(f"{option}: {file} cannot be read: {error}; begin in another --out") from None
             differ = sorted(key for key in plain.keys() | stored.keys() if plain.get(key) != stored.get(key))
             if differ:
-                raise InputError(f"--resume: {file} was begun with another {', '.join(differ)}; give another --out")
+                raise InputError(f"{option}: {file} was begun with another {', '.join(differ)}; give another --out")
         elif folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty; give another --out, or --resume to go on with it")
         try:
@@ -49,9 +52,12 @@ class Campaign:
             raise InputError(f"cannot write to {folder}: {error.strerror}; give another --out") from None
 
     def prompts(self, choose: Callable[[], list[str]]) -> list[str]:
-        """The hashes of the prompts that are decoded: chosen when the campaign begins, and the same ever after."""
+        """The hashes of the prompts that are decoded: chosen when the campaign begins, and the same ever after. Raises
+        InputError if they are damaged, or not there and nothing is to be decoded."""
         file = self.folder / PROMPTS
         if not file.is_file():
+            if not self._decode:
+                raise InputError(f"--no-decode: {file} is missing; choose the prompts again with --resume")
             write_text(file, json.dumps(choose(), indent=1) + "\n")
         try:
             return [str(sha256) for sha256 in json.loads(file.read_text(encoding="utf-8"))]

@@ -3,7 +3,6 @@ from a trace of other prompts, time from a profile."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,15 +12,14 @@ import numpy as np
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.sampler import Sampler
 from hispec_sim.acceptance.trace import AgreementTrace
-from hispec_sim.errors import InputError
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.simulate.engine import Engine, RunLog
 from hispec_sim.simulate.jitter import jitter_factors
 from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import StepGraph
-from hispec_sim.study.uncertainty import resampled
 from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, simulated_figures
+from hispec_sim.validate.strata import Stratum, drawn
 
 Samplers = Callable[[int], Sampler]
 
@@ -38,22 +36,12 @@ class Prediction:
         return [figures.flat()[name] for figures in self.repetitions]
 
 
-@dataclass(frozen=True, slots=True)
-class Stratum:
-    """Requests whose prompts are of one kind (code, prose): their numbers, of how many groups their prompts are, and
-    the recorded sequences of that kind."""
-
-    requests: Sequence[int]
-    groups: int
-    sequences: Sequence[int]
-
-
 class Predictor:
     """Simulates configurations with one trace and one profile.
 
     Requests come in blocks of `block_sizes`, each a closed loop of its own. Paired, request k replays sequence
     `paired[k]`; otherwise the requests of each stratum replay sequences drawn from its own (see
-    `study.uncertainty.resampled`).
+    `strata.drawn`).
     """
 
     def __init__(
@@ -88,31 +76,12 @@ class Predictor:
         cascade = configuration.cascade(self._shape.n_layers)
         source = ReplaySource(self.trace, cascade, {NETWORK: self._shape})
         rng = np.random.default_rng([self._seed, repetition])
-        chosen = self._paired if self._paired is not None else self._drawn(configuration, rng)
+        chosen = self._paired if self._paired is not None else drawn(self._strata, self.trace, configuration, rng)
 
         def new_sampler(request: int) -> Sampler:
             return source.sampler(chosen[request], np.random.default_rng([self._seed, repetition, request]))
 
         return new_sampler
-
-    def _drawn(self, configuration: Configuration, rng: np.random.Generator) -> list[int]:
-        """A recorded sequence for each request."""
-        chosen = [0] * len(self.prompt_tokens)
-        for stratum in self._strata:
-            pool: dict[str, list[int]] = defaultdict(list)
-            for sequence in stratum.sequences:
-                if self.trace.lengths[sequence] >= configuration.max_new_tokens:
-                    pool[self.trace.prompts[sequence].group].append(sequence)
-            if not pool:
-                longest = max(self.trace.lengths[sequence] for sequence in stratum.sequences)
-                raise InputError(
-                    f"configuration {configuration.name}: no recorded text has {configuration.max_new_tokens} tokens "
-                    f"(the longest has {longest}); record the trace with more --max-new-tokens"
-                )
-            drawn = resampled(list(pool.values()), len(stratum.requests), stratum.groups, rng)
-            for request, sequence in zip(stratum.requests, drawn, strict=True):
-                chosen[request] = sequence
-        return chosen
 
     def pricer(self, configuration: Configuration) -> Pricer:
         """Prices from the profile."""

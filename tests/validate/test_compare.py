@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hispec_sim.study.fidelity import fidelity, kendall_tau
-from hispec_sim.study.uncertainty import interval, resampled
+from hispec_sim.study.uncertainty import interval
 from hispec_sim.validate.compare import regret
+from hispec_sim.validate.strata import resampled
 
 
 def table(real: list[float], simulated: list[float], reach: float = 0.0) -> pd.DataFrame:

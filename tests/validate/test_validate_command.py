@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,8 @@ from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
 from hispec_sim.latency.profile_file import write_profile
 from hispec_sim.profiler.prompts import Split, Text, prompt_set, sha256
+from hispec_sim.validate import decoding, prediction
 from hispec_sim.validate.decoding import in_turn
-from hispec_sim.validate.design import Configuration
-from hispec_sim.validate.prediction import Predictor
 
 DESIGN = "prompts: 1\nconfigurations:\n  - {exits: [[2]], max_new_tokens: [4]}\n"
 
@@ -69,19 +69,48 @@ def test_from_nothing_to_a_page(folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert "was begun with another design" in capsys.readouterr().err
 
 
+def test_comparing_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a campaign with another trace: nothing is decoded; where nothing was, a sentence and no folder."""
+    (folder / "half.yaml").write_text(DESIGN.replace("[[2]]", "[[2]], draft_length: [1, 2]"))
+    out, wanted = tmp_path / "out", ("--repetitions", "3", "--no-decode")
+    assert validate(folder, "apart.trace", out, *wanted, design="half.yaml") == 2
+    assert f"--no-decode: no run is finished in {out}" in capsys.readouterr().err.replace("\n", "")
+    assert not out.exists()
+    assert validate(folder, "apart.trace", out, "--repetitions", "3", design="half.yaml") == 0
+    for run in (out / "runs").glob("ex2_nd2_*"):
+        run.unlink()
+    (out / "overall.json").unlink()
+    monkeypatch.setattr(decoding, "observe", lambda *_: pytest.fail("decoded"))
+    assert validate(folder, "other.trace", out, *wanted, design="half.yaml") == 0
+    assert [row.split(",")[0] for row in (out / "results.csv").read_text().splitlines()[1:]] == [
+        "ex2_nd1_on_mismatch_b1_t4"
+    ]
+    assert json.loads((out / "overall.json").read_text())["configurations"] == 1
+    assert "other.trace" in (out / "report.html").read_text()
+    capsys.readouterr()
+    (out / "prompts.json").unlink()
+    assert validate(folder, "other.trace", out, *wanted, design="half.yaml") == 2
+    assert "prompts.json is missing" in capsys.readouterr().err
+    assert validate(folder, "other.trace", out, *wanted, "--threads", "2", design="half.yaml") == 2
+    assert "--no-decode: " in (told := capsys.readouterr().err)
+    assert "was begun with another threads" in told
+
+
 def test_two_sets_of_prompts_with_a_trace_each(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are decoded in turn, and a request replays the trace of its own set."""
     (folder / "two.yaml").write_text(DESIGN.replace("prompts: 1", "prompts: 4\nblocks: 2"))
     drawn: list[list[int]] = []
-    real = Predictor._drawn
+    real = prediction.drawn
 
-    def seen(self: Predictor, configuration: Configuration, rng: np.random.Generator) -> list[int]:
-        drawn.append(real(self, configuration, rng))
+    def seen(*arguments: Any) -> list[int]:
+        drawn.append(real(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr(Predictor, "_drawn", seen)
+    monkeypatch.setattr(prediction, "drawn", seen)
     sets = ("--prompts", "reference,prose", "--trace", str(folder / "other.trace"), "--repetitions", "3")
     assert validate(folder, "apart.trace", tmp_path / "a", *sets, design="two.yaml") == 0
     assert drawn

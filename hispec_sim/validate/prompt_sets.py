@@ -1,0 +1,53 @@
+"""The sets of prompts of a validation, which go in turn (prompt i is of set i modulo their number), and the traces that
+predict them: recorded on other prompts, or paired with the very same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hispec_sim.acceptance.trace import AgreementTrace
+from hispec_sim.errors import InputError
+from hispec_sim.profiler.prompts import Split, Text, prompt_set
+
+
+def prompt_sets(names: str, half: Split, prompts: int, traces: int) -> list[list[Text]]:
+    """The sets of a list with commas. Raises InputError if one is not there, `prompts` cannot be shared out evenly, or
+    the number of `traces` is neither one nor that of the sets."""
+    sets = [prompt_set(name.strip(), half) for name in names.split(",")]
+    if prompts % len(sets):
+        raise InputError(
+            f"--prompts {names} are {len(sets)} sets, which {prompts} prompts are not shared out among evenly; give a "
+            "--limit that is a multiple"
+        )
+    if traces not in (1, len(sets)):
+        raise InputError(
+            f"--trace is given {traces} times for the {len(sets)} sets of --prompts {names}; give one that was "
+            "recorded on such prompts for each, in the same order, or one for all"
+        )
+    return sets
+
+
+def set_in_turn(sets: Sequence[Sequence[Text]]) -> list[Text]:
+    """The first prompt of every set, then the second of every set, and so on; all have as many."""
+    return [text for one_of_each in zip(*sets, strict=True) for text in one_of_each]
+
+
+def paired_sequences(trace: AgreementTrace, hashes: Sequence[str], texts: Sequence[Text]) -> list[int]:
+    """The recorded sequence of each prompt. Raises InputError if one has none."""
+    recorded = {prompt.sha256: sequence for sequence, prompt in enumerate(trace.prompts)}
+    for sha, text in zip(hashes, texts, strict=True):
+        if sha not in recorded:
+            raise InputError(f"the design is paired, but the trace has no recording of the prompt {text.name}")
+    return [recorded[sha] for sha in hashes]
+
+
+def check_apart(trace: AgreementTrace, hashes: Sequence[str], texts: Sequence[Text], path: Path) -> None:
+    """Raises InputError if the trace of that path has seen a prompt or its group."""
+    groups, seen = {prompt.group for prompt in trace.prompts}, {prompt.sha256 for prompt in trace.prompts}
+    for text, sha in zip(texts, hashes, strict=True):
+        if sha in seen or text.group in groups:
+            raise InputError(
+                f"--trace {path} was recorded on the prompt {text.name} or its group, which is to be predicted; "
+                "record the trace with --split tuning, or set paired: true in the design to check the replay alone"
+            )

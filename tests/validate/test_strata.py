@@ -1,0 +1,84 @@
+"""Sets of prompts in turn, and the recorded sequences that stand in for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
+from hispec_sim.cascade import Bonus
+from hispec_sim.errors import InputError
+from hispec_sim.networks import NetworkSpec
+from hispec_sim.profiler.prompts import Split, Text, sha256
+from hispec_sim.validate.design import Configuration
+from hispec_sim.validate.prompt_sets import check_apart, paired_sequences, prompt_sets, set_in_turn
+from hispec_sim.validate.strata import Stratum, drawn, strata_of
+
+PROMPTS = '{{"prompt": "{0} 1", "topic": "{0}"}}\n{{"prompt": "{0} 2", "topic": "{0}"}}\n'
+
+
+def trace(*prompts: tuple[str, str]) -> AgreementTrace:
+    """A sequence of two tokens for each prompt: its text and group."""
+    shape = NetworkSpec("n", 2, 4, 1, 1, 4, 4, 9)
+    hashes = sha256([text for text, _ in prompts])
+    names = tuple(Prompt("", group, sha, 2) for sha, (_, group) in zip(hashes, prompts, strict=True))
+    labels, starts = np.zeros((2 * len(names), 2), np.uint8), np.arange(len(names) + 1) * 2
+    exits = (Exit("n", 1), Exit("n", 2))
+    return AgreementTrace((shape,), exits, labels, starts, names, OffPath.none(2, sampled=False), None, {})
+
+
+def test_a_trace_for_each_set() -> None:
+    """Requests of two sets in turn; the second trace's sequences follow the first's in the joined one."""
+    traces = [trace(("a", "x"), ("b", "y")), trace(("c", "z"), ("d", "z"), ("e", "z"))]
+    first, second = strata_of(["p", "q", "p", "r", "p", "q"], 2, traces)
+    assert (list(first.requests), first.groups, list(first.sequences)) == ([0, 2, 4], 1, [0, 1])
+    assert (list(second.requests), second.groups, list(second.sequences)) == ([1, 3, 5], 2, [2, 3, 4])
+
+
+def test_one_trace_for_all_sets() -> None:
+    found = strata_of(["p", "q", "p", "r"], 2, [trace(("a", "x"), ("b", "y"))])
+    assert [list(each.requests) for each in found] == [[0, 2], [1, 3]]
+    assert [list(each.sequences) for each in found] == [[0, 1], [0, 1]]
+
+
+def test_requests_are_drawn_within_their_stratum() -> None:
+    """Every sequence of a stratum comes up, none of another; one that is too short is refused."""
+    strata = [Stratum([0, 2], 2, [0, 1]), Stratum([1, 3], 1, [2])]
+    recorded = trace(("a", "x"), ("b", "y"), ("c", "z"))
+    fits, long = (Configuration((1,), 1, (), Bonus.ON_MISMATCH, 1, tokens) for tokens in (2, 3))
+    found = np.array([drawn(strata, recorded, fits, np.random.default_rng(seed)) for seed in range(50)])
+    assert [set(column) for column in found.T.tolist()] == [{0, 1}, {2}, {0, 1}, {2}]
+    with pytest.raises(InputError, match=r"no recorded text has 3 tokens \(the longest has 2\)"):
+        drawn(strata, recorded, long, np.random.default_rng(0))
+
+
+def test_sets_go_in_turn_and_are_shared_out_evenly(tmp_path: Path) -> None:
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file in files:
+        file.write_text(PROMPTS.format(file.stem))
+    names = ", ".join(map(str, files))
+    sets = prompt_sets(names, Split.ALL, 4, 1)
+    assert sets == prompt_sets(names, Split.ALL, 4, 2)
+    assert [text.text for text in set_in_turn(sets)] == ["a 1", "b 1", "a 2", "b 2"]
+    with pytest.raises(InputError, match="2 sets, which 3 prompts are not shared out among evenly"):
+        prompt_sets(names, Split.ALL, 3, 1)
+    with pytest.raises(InputError, match="given 3 times for the 2 sets"):
+        prompt_sets(names, Split.ALL, 4, 3)
+
+
+def test_paired_prompts_have_their_own_recording() -> None:
+    recorded = trace(("b", "y"), ("a", "x"))
+    texts = [Text("A", "x", "a"), Text("B", "y", "b")]
+    assert paired_sequences(recorded, sha256(["a", "b"]), texts) == [1, 0]
+    with pytest.raises(InputError, match="no recording of the prompt C"):
+        paired_sequences(recorded, sha256(["c"]), [Text("C", "x", "c")])
+
+
+@pytest.mark.parametrize(("text", "group"), [("a", "other"), ("other", "x")], ids=["the prompt", "its group"])
+def test_a_trace_that_has_seen_a_prompt_is_refused(text: str, group: str) -> None:
+    recorded = trace(("a", "x"))
+    with pytest.raises(InputError, match=r"--trace t.trace was recorded on the prompt N or its group"):
+        check_apart(recorded, sha256([text]), [Text("N", group, text)], Path("t.trace"))
+    check_apart(recorded, sha256(["other"]), [Text("N", "other", "other")], Path("t.trace"))
