@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hispec_sim.scenario.load import load_scenario
-from hispec_sim.simulate.jitter import jitter_factors
+from hispec_sim.simulate.jitter import jitter_factors, mean_factor
 from hispec_sim.study.study import Study
 
 QUICK = Path(__file__).parents[2] / "scenarios/quick.yaml"
@@ -47,3 +47,11 @@ def test_jitter_spreads_time_but_not_outcomes() -> None:
     assert (one["committed"].to_numpy() == other["committed"].to_numpy()).all()
     ratio = other["duration_ms"].to_numpy() / one["duration_ms"].to_numpy()
     assert np.quantile(ratio, 0.9) > 1.2
+
+
+def test_the_mean_factor_is_the_mean_of_many() -> None:
+    quantiles = (0.9, 1.4)
+    drawn = list(islice(jitter_factors(quantiles, np.random.default_rng(3)), 200_000))
+    assert mean_factor(quantiles) == pytest.approx(np.mean(drawn), rel=2e-3)
+    assert mean_factor(quantiles) > 1.05
+    assert mean_factor(None) == 1
