@@ -10,9 +10,9 @@ from hispec_sim.execute.record import DeviceForward, Record
 from hispec_sim.latency.cost import NetworkCost
 
 
-def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]) -> tuple[float, float]:
-    """What the forwards of a decode should take together with the time between them, and what they took. The prompt's
-    prefill and the first round, in which exit heads catch up on the prompt, are left out."""
+def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]) -> float:
+    """What the forwards of a decode should take together with the time between them. The prompt's prefill and the first
+    round, in which exit heads catch up on the prompt, are left out."""
     target, first = cascade.levels[-1], first_checked(record, cascade)
     predicted_ms = 0.0
     for index, forward in enumerate(record.device[first:], first):
@@ -28,7 +28,7 @@ def decode_ms(record: Record, cascade: Cascade, costs: Mapping[str, NetworkCost]
                 in_row=in_row(record.device[:index], forward, target),
             )
         )
-    return predicted_ms, record.wall_ms - record.device[first].began_ms
+    return predicted_ms
 
 
 def first_checked(record: Record, cascade: Cascade) -> int:

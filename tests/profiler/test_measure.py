@@ -12,7 +12,7 @@ from fake_device import GRID, FakeClock, fake_bench
 
 from hispec_sim.errors import InputError
 from hispec_sim.profiler.forwards import Episode, Kind, Point, What
-from hispec_sim.profiler.measure import MOST_REPEATS, ROUNDS, Measurement, is_wide, measure
+from hispec_sim.profiler.measure import CHECK_SHARE, MOST_REPEATS, ROUNDS, Measurement, is_wide, measure
 from hispec_sim.profiler.plan import Grid, chosen_grid
 from hispec_sim.profiler.quiet import Probe
 
@@ -70,6 +70,29 @@ def test_long_episodes_are_played_in_every_other_round():
     player = Scripted(clock, {16: [41.0]})
     go(player, clock, Measurement({}))
     assert (player.passes(8), player.passes(16)) == (1 + ROUNDS, 1 + ROUNDS // 2 + 1)
+
+
+def test_what_is_predicted_runs_between_rounds_and_has_a_share_of_their_time(tmp_path):
+    clock, measurement = FakeClock(), Measurement({})
+    player = Scripted(clock, {})
+    rooms: list[tuple[int, float]] = []
+
+    def check(room_s: float) -> None:
+        rooms.append((len(player.plays), room_s))
+        measurement.checked.setdefault("a decode", []).append(2.0)
+
+    go(player, clock, measurement, check=check)
+    episodes = len(SMALL.episodes())
+    played = [count for count, _ in rooms]
+    assert played[0] == 2 * episodes, "the first round only warms up"
+    assert len(rooms) == ROUNDS and (np.diff(played) > 0).all()
+    began_s, ended_s = (
+        episodes * 0.01,
+        (episodes + 1) * 0.015,
+    )  # a play takes 10 ms, and the steady work behind it a bit
+    assert CHECK_SHARE * began_s <= rooms[0][1] <= CHECK_SHARE * ended_s
+    measurement.save(tmp_path / "state.json")
+    assert Measurement.load(tmp_path / "state.json").checked == {"a decode": [2.0] * ROUNDS}
 
 
 def test_only_wide_points_are_measured_again_and_until_they_are_sharp():
