@@ -85,12 +85,10 @@ def test_what_is_predicted_runs_between_rounds_and_has_a_share_of_their_time(tmp
     episodes = len(SMALL.episodes())
     played = [count for count, _ in rooms]
     assert played[0] == 2 * episodes, "the first round only warms up"
-    assert len(rooms) == ROUNDS and (np.diff(played) > 0).all()
-    began_s, ended_s = (
-        episodes * 0.01,
-        (episodes + 1) * 0.015,
-    )  # a play takes 10 ms, and the steady work behind it a bit
-    assert CHECK_SHARE * began_s <= rooms[0][1] <= CHECK_SHARE * ended_s
+    assert len(rooms) == ROUNDS
+    assert (np.diff(played) > 0).all()
+    round_s = episodes * 0.01  # a play takes 10 ms, and the steady work behind it a little
+    assert CHECK_SHARE * round_s <= rooms[0][1] <= 1.5 * CHECK_SHARE * round_s
     measurement.save(tmp_path / "state.json")
     assert Measurement.load(tmp_path / "state.json").checked == {"a decode": [2.0] * ROUNDS}
 
