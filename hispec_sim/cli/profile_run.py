@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from hispec_sim.cli.durations import seconds_of
+from hispec_sim.cli.turns import turns
 from hispec_sim.errors import InputError
 from hispec_sim.latency import write_profile
 
@@ -57,10 +58,16 @@ def run_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and of random tokens.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished measurement of --out.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that exists.")] = False,
+    turns_file: Annotated[
+        Path | None,
+        typer.Option("--turns", help="Measure in turns with the commands that are given the same file."),
+    ] = None,
+    turn: Annotated[str, typer.Option(help="How long a turn of this command lasts.")] = "5s",
 ) -> None:
     """Measure how long a network's forwards take here, as they occur in decoding, and write a latency profile.
 
     Ctrl-C keeps what is measured; --resume goes on. Run it with nothing else on the machine: a noisy one is refused.
+    Where others share the machine, measure in turns with what the profile is to predict (--turns, see hispec validate).
 
     hispec profile run --model smollm2 --threads 1 --budget 5m --check --out profiles/mine/smollm2.csv
     """
@@ -82,29 +89,30 @@ def run_command(
         raise InputError("--batch needs at least one number")
     settings["command"] = _command(settings, budget, check, out)
     measurement = _opened(settings, unfinished_path(out), out, resume=resume, force=force)
-    use_threads(threads)
-    loaded = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
-    pack_for_cpu(loaded.network)
-    grid = grid_for(
-        loaded.network,
-        batches=tuple(settings["batches"]),
-        contexts=tuple(settings["contexts"]),
-        exits=tuple(settings["exits"]),
-        shortlists=tuple(settings["shortlists"]),
-    )
-    checking = None
-    if check:
-        checking = SelfCheck(loaded, ranges_of(loaded.network, grid), clock=clock, seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _shown(console) as show:
-        try:
-            measure_network(loaded.network, measurement, grid, out, show=show, check=checking)
-        except KeyboardInterrupt:
-            console.print("stopped, all that was measured is kept: the same command with --resume goes on")
-            raise typer.Exit(INTERRUPTED) from None
-    profile, fitted = profile_of(measurement, loaded)
-    if checking is not None:
-        profile = _checked(profile, checking, measurement.checked)
+    with turns(turns_file, seconds_of("--turn", turn)) as rest:
+        use_threads(threads)
+        loaded = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
+        pack_for_cpu(loaded.network)
+        grid = grid_for(
+            loaded.network,
+            batches=tuple(settings["batches"]),
+            contexts=tuple(settings["contexts"]),
+            exits=tuple(settings["exits"]),
+            shortlists=tuple(settings["shortlists"]),
+        )
+        checking = None
+        if check:
+            checking = SelfCheck(loaded, ranges_of(loaded.network, grid), clock=clock, seed=seed)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _shown(console) as show:
+            try:
+                measure_network(loaded.network, measurement, grid, out, show=show, check=checking, rest=rest)
+            except KeyboardInterrupt:
+                console.print("stopped, all that was measured is kept: the same command with --resume goes on")
+                raise typer.Exit(INTERRUPTED) from None
+        profile, fitted = profile_of(measurement, loaded)
+        if checking is not None:
+            profile = _checked(profile, checking, measurement.checked)
     write_profile(profile, out, overwrite=force)
     unfinished_path(out).unlink(missing_ok=True)
     typer.echo(

@@ -16,7 +16,9 @@ from rich.table import Table
 import hispec_sim
 from hispec_sim.acceptance.trace import join_traces
 from hispec_sim.acceptance.trace_file import load_trace
+from hispec_sim.cli.durations import seconds_of
 from hispec_sim.cli.progress import progress
+from hispec_sim.cli.turns import turns
 from hispec_sim.errors import InputError
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.profile_file import read_profile
@@ -68,12 +70,18 @@ def validate_command(
             "another trace, or to look at a campaign that is not done.",
         ),
     ] = False,
+    turns_file: Annotated[
+        Path | None,
+        typer.Option("--turns", help="Decode in turns with the commands that are given the same file."),
+    ] = None,
+    turn: Annotated[str, typer.Option(help="How long a turn of this command lasts.")] = "40s",
 ) -> None:
     """Decode a design's configurations for real, simulate them, and report the errors and where they come from.
 
     Configurations are decoded in turn and again in another order, so that a machine that is slow for a while is slow
     for all. Ctrl-C keeps every finished run and reports on them; --resume goes on, --no-decode only compares again.
-    Writes results.csv, overall.json and report.html. Time on a quiet machine, with the profile's --threads.
+    Writes results.csv, overall.json and report.html. Time on a quiet machine, with the profile's --threads; where
+    others share it, measure a new profile meanwhile, in turns (--turns FILE here and for hispec profile run).
 
     hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
     --out results/validation
@@ -105,65 +113,67 @@ def validate_command(
     recorded = join_traces(traces, {}) if len(traces) > 1 else traces[0]
     cost = NetworkCost(read_profile(profile), tensor_parallel=1, allow_extrapolation=True)
     sets = prompt_sets(prompts, half, plan.prompts, len(traces))
-    use_threads(threads)
-    target = load_model(model, exit_heads=exit_heads)
-    network = target.network
-    shape = network.config.shape
-    for configuration in configurations:
-        configuration.cascade(shape.n_layers)
-    if cost.profile.network.n_layers != shape.n_layers or cost.profile.network.hidden_size != shape.hidden_size:
-        raise InputError(
-            f"--profile {profile} is of {cost.profile.network.name}, which does not have the shape of {model}"
+    with turns(turns_file, seconds_of("--turn", turn)) as rest:
+        use_threads(threads)
+        target = load_model(model, exit_heads=exit_heads)
+        network = target.network
+        shape = network.config.shape
+        for configuration in configurations:
+            configuration.cascade(shape.n_layers)
+        if cost.profile.network.n_layers != shape.n_layers or cost.profile.network.hidden_size != shape.hidden_size:
+            raise InputError(
+                f"--profile {profile} is of {cost.profile.network.name}, which does not have the shape of {model}"
+            )
+        pack_for_cpu(network)
+        decoding: dict[str, Any] = {
+            "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,
+            "threads": threads, "clock": clock, "exit_heads": exit_heads, "version": hispec_sim.__version__,
+        }  # fmt: skip
+        settings = decoding | {
+            "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
+            "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
+        }  # fmt: skip
+        campaign = Campaign(out, decoding, resume=resume, decode=not no_decode)
+        console = Console(highlight=False)
+        longest = max(configuration.max_new_tokens for configuration in configurations)
+
+        def usable() -> list[str]:
+            with progress("writing the target's text", plan.prompts, "prompts") as tick:
+                share = plan.prompts // len(sets)
+                kept = [usable_prompts(texts, target, share, longest, tick) for texts in sets]
+            return sha256([text.text for text in set_in_turn(kept)])
+
+        every = [text for texts in sets for text in texts]
+        known = dict(zip(sha256([text.text for text in every]), every, strict=True))
+        hashes = campaign.prompts(usable)
+        if missing := [sha for sha in hashes if sha not in known]:
+            raise InputError(f"--resume: {len(missing)} prompts of {out} are not in --prompts {prompts} any more")
+        chosen = [known[sha] for sha in hashes]
+        ids = [target.tokenizer.encode(text.text) for text in chosen]
+        paired = paired_sequences(recorded, hashes, chosen) if plan.paired else None
+        if not plan.paired:
+            for path, each in zip(trace, traces, strict=True):
+                check_apart(each, hashes, chosen, path)
+        sizes, strata = plan.block_sizes(), strata_of([text.group for text in chosen], len(sets), traces)
+        blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        predictor = Predictor(
+            recorded, cost, list(map(len, ids)), block_sizes=sizes, strata=strata, paired=paired, seed=seed
         )
-    pack_for_cpu(network)
-    decoding: dict[str, Any] = {
-        "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,
-        "threads": threads, "clock": clock, "exit_heads": exit_heads, "version": hispec_sim.__version__,
-    }  # fmt: skip
-    settings = decoding | {
-        "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
-        "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
-    }  # fmt: skip
-    campaign = Campaign(out, decoding, resume=resume, decode=not no_decode)
-    console = Console(highlight=False)
-    longest = max(configuration.max_new_tokens for configuration in configurations)
-
-    def usable() -> list[str]:
-        with progress("writing the target's text", plan.prompts, "prompts") as tick:
-            share = plan.prompts // len(sets)
-            kept = [usable_prompts(texts, target, share, longest, tick) for texts in sets]
-        return sha256([text.text for text in set_in_turn(kept)])
-
-    every = [text for texts in sets for text in texts]
-    known = dict(zip(sha256([text.text for text in every]), every, strict=True))
-    hashes = campaign.prompts(usable)
-    if missing := [sha for sha in hashes if sha not in known]:
-        raise InputError(f"--resume: {len(missing)} prompts of {out} are not in --prompts {prompts} any more")
-    chosen = [known[sha] for sha in hashes]
-    ids = [target.tokenizer.encode(text.text) for text in chosen]
-    paired = paired_sequences(recorded, hashes, chosen) if plan.paired else None
-    if not plan.paired:
-        for path, each in zip(trace, traces, strict=True):
-            check_apart(each, hashes, chosen, path)
-    sizes, strata = plan.block_sizes(), strata_of([text.group for text in chosen], len(sets), traces)
-    blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
-    predictor = Predictor(
-        recorded, cost, list(map(len, ids)), block_sizes=sizes, strata=strata, paired=paired, seed=seed
-    )
-    predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
-    interrupted = False
-    if not no_decode:
-        try:
-            with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
-                campaign.decode(
-                    configurations,
-                    repeats,
-                    len(blocks),
-                    lambda c, r, block: observe(c, r, network, blocks[block], CLOCKS[clock]),
-                    tick,
-                )
-        except KeyboardInterrupt:
-            interrupted = True
+        predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
+        interrupted = False
+        if not no_decode:
+            try:
+                with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
+                    campaign.decode(
+                        configurations,
+                        repeats,
+                        len(blocks),
+                        lambda c, r, block: observe(c, r, network, blocks[block], CLOCKS[clock]),
+                        tick,
+                        rest,
+                    )
+            except KeyboardInterrupt:
+                interrupted = True
     with progress("simulating", len(configurations), "configurations") as tick:
         rows = compare_all(campaign, configurations, predictor, repetitions, tick)
     if not len(rows):

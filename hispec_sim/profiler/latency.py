@@ -84,9 +84,10 @@ def measure_network(
     *,
     show: Callable[[Stand], None] = lambda stand: None,
     check: SelfCheck | None = None,
+    rest: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Measure, or go on measuring, as `measurement.settings` say; what is there is saved beside `out` all the time.
-    `check` is played between rounds."""
+    `check` is played between rounds; `rest` is called between episodes (see `measure.measure`)."""
     settings = measurement.settings
     clock = clock_for(network, settings["clock"])
     probe = Probe(clock, steady_work(network.embedding.weight.device))
@@ -105,6 +106,7 @@ def measure_network(
         save=lambda: measurement.save(path),
         show=show,
         check=(lambda room_s: check.play(measurement.checked, room_s)) if check else (lambda room_s: None),
+        rest=rest,
     )
 
 

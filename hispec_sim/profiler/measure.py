@@ -127,19 +127,20 @@ def measure(
     save: Callable[[], None] = lambda: None,
     show: Callable[[Stand], None] = lambda stand: None,
     check: Callable[[float], None] = lambda room_s: None,
+    rest: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Fill `measurement` with samples.
 
     A first round, not kept, warms everything up and tells what episodes cost; then the grid is chosen, played in
     rounds of random order, and what is wide is played on until it is sharp or `budget_s` is used. KeyboardInterrupt
     saves and goes on to the caller. Between rounds `check` runs what the profile is to predict, for about so many
-    seconds. Raises InputError on a noisy machine unless `allow_noise`, and when the budget is
-    too small for three rounds.
+    seconds; between episodes `rest` may let others work, and returns for how many seconds: they are not of the budget.
+    Raises InputError on a noisy machine unless `allow_noise`, and when the budget is too small for three rounds.
     """
-    began_s, saved_s, before_s = clock.now_s(), clock.now_s(), measurement.spent_s
+    began_s, saved_s, before_s, others_s = clock.now_s(), clock.now_s(), measurement.spent_s, 0.0
 
     def spent_s() -> float:
-        return before_s + clock.now_s() - began_s
+        return before_s + clock.now_s() - began_s - others_s
 
     def left_s() -> float:
         return budget_s - spent_s()
@@ -152,12 +153,13 @@ def measure(
     def play_round(
         episodes: Sequence[Episode], text: str, *, must_end: bool, keep: bool = True
     ) -> dict[Episode, float]:
-        nonlocal saved_s
+        nonlocal saved_s, others_s
         cost_s: dict[Episode, float] = {}
-        round_began_s = clock.now_s()
+        round_began_s = spent_s()
         for number, index in enumerate(rng.permutation(len(episodes))):
             if not must_end and left_s() <= 0:
                 break
+            others_s += rest()
             episode, at_s = episodes[index], clock.now_s()
             found = player.play(episode)
             cost_s[episode] = clock.now_s() - at_s
@@ -171,7 +173,7 @@ def measure(
                 save()
             show(Stand(f"{text}, {number + 1} of {len(episodes)}", min(1.0, spent_s() / budget_s), max(0.0, left_s())))
         if keep:
-            check(CHECK_SHARE * (clock.now_s() - round_began_s))
+            check(CHECK_SHARE * (spent_s() - round_began_s))
         return cost_s
 
     try:

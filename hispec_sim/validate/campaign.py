@@ -71,15 +71,18 @@ class Campaign:
         blocks: int,
         observe: Observe,
         tick: Callable[[], None],
+        rest: Callable[[], object] = lambda: None,
     ) -> None:
         """Run what has not been run: a block of prompts with all configurations, in an order of its own, then the next
-        block; all of it `repeats` times. Ctrl-C (KeyboardInterrupt) loses the block under way."""
+        block; all of it `repeats` times. Before each run `rest` may let others work. Ctrl-C (KeyboardInterrupt)
+        loses the run under way."""
         for repeat in range(repeats):
             for block in range(blocks):
                 for place in np.random.default_rng([repeat, block]).permutation(len(configurations)):
                     configuration = configurations[place]
                     file = self._file(configuration, repeat, block)
                     if not file.is_file():
+                        rest()
                         write_text(file, json.dumps(observe(configuration, repeat, block).data()))
                     tick()
 

@@ -1,0 +1,54 @@
+"""Commands that measure in turns: one works while the others wait, so that a machine that is slow for a while is slow
+for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hispec_sim.errors import InputError
+
+POLL_S, YIELD_S = 0.1, 0.25
+"""A command that waits looks so often whether it is its turn; one that gives way stays away long enough to be seen."""
+
+Rest = Callable[[], float]
+"""Called between two pieces of work; returns the seconds that others worked."""
+
+
+@contextlib.contextmanager
+def turns(path: Path | None, turn_s: float) -> Iterator[Rest]:
+    """Wait for a turn, hold it, and give way to whoever waits for the same file once it has lasted `turn_s` seconds.
+
+    The turn is a lock on `path`, which the system takes back from a command that dies. Without a path there are no
+    others. Raises InputError if the file cannot be made.
+    """
+    if path is None:
+        yield lambda: 0.0
+        return
+    from filelock import FileLock
+
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(poll_interval=POLL_S)
+    except OSError as error:
+        raise InputError(f"--turns: cannot lock {path}: {error.strerror}; give another file") from None
+    began_s = time.perf_counter()
+
+    def rest() -> float:
+        nonlocal began_s
+        ended_s = time.perf_counter()
+        if ended_s - began_s < turn_s:
+            return 0.0
+        lock.release()
+        time.sleep(YIELD_S)
+        lock.acquire(poll_interval=POLL_S)
+        began_s = time.perf_counter()
+        return began_s - ended_s
+
+    try:
+        yield rest
+    finally:
+        lock.release()
