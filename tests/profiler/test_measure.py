@@ -93,6 +93,26 @@ def test_what_is_predicted_runs_between_rounds_and_has_a_share_of_their_time(tmp
     assert Measurement.load(tmp_path / "state.json").checked == {"a decode": [2.0] * ROUNDS}
 
 
+def test_the_time_of_others_is_not_of_the_budget():
+    """What is measured, in which order and for how long does not depend on waiting in between."""
+
+    def played(others_s: float) -> tuple[list[Episode], float]:
+        clock, measurement = FakeClock(), Measurement({})
+        player = Scripted(clock, {8: [10.0, 20.0, 10.0]}, default_ms=1.0)
+        rooms: list[float] = []
+
+        def rest() -> float:
+            clock.spend(1000 * others_s)
+            return others_s
+
+        go(player, clock, measurement, budget_s=1.0, rest=rest, check=rooms.append)
+        assert max(rooms) < CHECK_SHARE
+        return player.plays, measurement.spent_s
+
+    assert played(5.0)[0] == played(0.0)[0]
+    assert played(5.0)[1] == pytest.approx(played(0.0)[1])
+
+
 def test_only_wide_points_are_measured_again_and_until_they_are_sharp():
     clock, measurement = FakeClock(), Measurement({})
     noisy = [10.0] + [9.0, 11.0] * 4 + [10.0] * 200

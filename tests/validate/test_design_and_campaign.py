@@ -95,7 +95,9 @@ def test_a_campaign_that_was_stopped_goes_on(tmp_path: Path) -> None:
         again.append((configuration.name, repeat, block))
         return observation(configuration, repeat, block)
 
-    resumed.decode(configurations, 2, 2, observe_again, lambda: None)
+    rests: list[None] = []
+    resumed.decode(configurations, 2, 2, observe_again, lambda: None, lambda: rests.append(None))
+    assert len(rests) == len(again), "others have a chance before each run, and only there"
     assert sorted(done + again) == sorted((c.name, r, b) for c in configurations for r in range(2) for b in range(2))
     whole = [merged([observation(configurations[0], r, b) for b in range(2)]) for r in range(2)]
     assert repr(resumed.observations(configurations[0])) == repr(whole)
