@@ -210,7 +210,7 @@ class NetworkCost:
         drafted = max(2.0, tokens / batch)
         head_ms = saved(first_layer, drafted, read=True) - saved(first_layer, drafted, read=False)
         layers_ms = saved(last_layer, in_row, read=False) - saved(first_layer, in_row, read=False)
-        return np.asarray(np.maximum(0.0, head_ms) * read + np.maximum(0.0, layers_ms) * (in_row > 1))
+        return np.asarray(head_ms * read + layers_ms * (in_row > 1))
 
     def _repeat_saved_ms(
         self, depth: int, in_row: float, batch: int, contexts: NDArray[np.float64], *, read: bool
