@@ -199,8 +199,9 @@ class NetworkCost:
         read: bool,
     ) -> NDArray[np.float64]:
         """How much less a forward of a row takes than its parts. From layer 0: what a `repeat_L` does. A verification
-        finds the LM head as the drafts before it have left it, of which it has about as many as tokens; and its own
-        layers as its own runs before it have: what they save a longer `repeat_L` beyond a shorter one."""
+        finds the heads as the drafts before it have left theirs, of which it has about as many as tokens, even where
+        they take more than their parts; and its own layers as its own runs before it have: what they save a longer
+        `repeat_L` beyond a shorter one, which may fit into a cache that the longer does not."""
 
         def saved(depth: int, place: float, *, read: bool) -> NDArray[np.float64]:
             return self._repeat_saved_ms(depth, place, batch, contexts, read=read)
@@ -210,7 +211,7 @@ class NetworkCost:
         drafted = max(2.0, tokens / batch)
         head_ms = saved(first_layer, drafted, read=True) - saved(first_layer, drafted, read=False)
         layers_ms = saved(last_layer, in_row, read=False) - saved(first_layer, in_row, read=False)
-        return np.asarray(head_ms * read + layers_ms * (in_row > 1))
+        return np.asarray(head_ms * read + np.maximum(0.0, layers_ms) * (in_row > 1))
 
     def _repeat_saved_ms(
         self, depth: int, in_row: float, batch: int, contexts: NDArray[np.float64], *, read: bool

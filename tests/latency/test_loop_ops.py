@@ -81,6 +81,17 @@ def test_what_a_repeat_saves_is_saved_in_a_row():
         assert less_ms == pytest.approx(at_2 - silent)
 
 
+def test_heads_that_take_more_in_a_row_do_so_for_verifications_too():
+    cost = NetworkCost(
+        make_profile(loop_rows() + repeats(2, share=1.2) + repeats(2, share=1.0, read=False)), tensor_parallel=1
+    )
+    draft = {**AT, "last_layer": 2, "logits": 4}
+    early = {**AT, "first_layer": 2, "last_layer": 6, "logits": 4, "tokens": 12}
+    for at in (draft, early):
+        more_ms = float(cost.forward_ms(**at, in_row=2) - cost.forward_ms(**at))
+        assert more_ms == pytest.approx(0.2 / 1.2 * (float(cost.forward_ms(**draft, in_row=2)) - 3.0)), at
+
+
 def test_a_verification_finds_its_layers_as_its_last_one_left_them():
     """What six layers again save beyond two again, from the second time on."""
     rows = [row for length in (2, 6) for row in repeats(length, share=0.9 - length / 20, read=False)]
