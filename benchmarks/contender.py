@@ -75,7 +75,8 @@ def hispec(arguments: argparse.Namespace) -> tuple[dict[str, Any], Decode]:
     from hispec_sim.cascade import Bonus, Cascade, Level
     from hispec_sim.execute.decoder import Decoder
     from hispec_sim.execute.generate import Settings, generate_with
-    from hispec_sim.models.exits import attach, load_heads
+    from hispec_sim.models.exit_files import load_heads
+    from hispec_sim.models.exits import attach
     from hispec_sim.models.gguf_file import GgufFile, load_gguf
     from hispec_sim.models.llama import dtype_of
     from hispec_sim.models.packed import pack_for_cpu

@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.exits import CARD, attach, load_heads
+from hispec_sim.models.exit_files import CARD, load_heads
+from hispec_sim.models.exits import attach
 from hispec_sim.models.gguf_file import GgufFile, load_gguf
 from hispec_sim.models.gguf_tokenizer import gguf_tokenizer
 from hispec_sim.models.llama import Llama

@@ -14,7 +14,8 @@ import torch
 from hispec_sim.errors import InputError
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
-from hispec_sim.models.exits import AdapterHead, Kind, load_heads, new_head, save_heads
+from hispec_sim.models.exit_files import load_heads, save_heads
+from hispec_sim.models.exits import AdapterHead, Kind, new_head
 from hispec_sim.models.gguf_file import StoredTensor, _dequantised
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.memory import enough_memory

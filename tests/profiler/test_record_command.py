@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cli.main import main
-from hispec_sim.models.exits import AdapterHead, save_heads
+from hispec_sim.models.exit_files import save_heads
+from hispec_sim.models.exits import AdapterHead
 from hispec_sim.models.safetensors_folder import save_folder
 from hispec_sim.profiler import record as recording
 
