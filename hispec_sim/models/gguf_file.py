@@ -6,6 +6,7 @@ llama.cpp keeps the rows of query and key projections in neighbouring pairs, as 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,7 @@ T = TypeVar("T", bool, int, float, str)
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor is in its file. The reader's own descriptions hold on to everything it has read, which is 50 MB
-    where the vocabulary has 49,152 tokens.
+    """Where a tensor is in its file. The reader's own descriptions hold on to everything it has read.
 
     `shape` is torch's order of dimensions; `rows_shape` is what a row of it is stored as, in numbers of `dtype`.
     """
@@ -111,28 +111,75 @@ class GgufFile:
 
     def _contents(self, key: str) -> Any:
         value = self._fields.get(key)
-        if isinstance(value, Exception):
-            raise InputError(f"{self.path}: metadata {key} is damaged ({value}): download it again")
-        return value
+        try:
+            if isinstance(value, Exception):
+                raise value
+            return value.read() if isinstance(value, Texts) else value
+        except DAMAGED as error:
+            raise InputError(f"{self.path}: metadata {key} is damaged ({error}): download it again") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A list of texts as it stands in a file, each behind its length (8 bytes)."""
+
+    stored: bytes
+    count: int
+
+    @classmethod
+    def at(cls, offset: int, count: int, data: memoryview) -> Texts:
+        """So many from an offset on. Raises ValueError if the file ends before."""
+        end = offset
+        for _ in range(count):
+            end += 8 + int.from_bytes(data[end : end + 8], sys.byteorder)
+            if end > len(data):
+                raise ValueError("it ends too early")
+        return cls(bytes(data[offset:end]), count)
+
+    def read(self) -> list[str]:
+        """The texts."""
+        texts, end = [], 0
+        for _ in range(self.count):
+            start = end + 8
+            end = start + int.from_bytes(self.stored[end:start], sys.byteorder)
+            texts.append(self.stored[start:end].decode())
+        return texts
 
 
 def _plain(field: Any) -> Any:
-    """A field's value, or the error of reading it, which matters only if it is asked for. The field itself holds every
-    string of a vocabulary as several arrays, 130 MB for 49,152 tokens."""
+    """A field's value, texts as they are stored, or the error of reading it, which matters only if it is asked for. The
+    field itself would keep the file open."""
     try:
-        return field.contents()
+        last = field.parts[-1]
+        return last if isinstance(last, Texts) else field.contents()
     except DAMAGED as error:
         return error
 
 
 def _bounded(reader: Any) -> Any:
-    """The reader, refusing to read behind the end of the file, where damaged lengths would keep it forever."""
+    """The reader, refusing to read behind the end of the file, where damaged lengths would keep it forever. It takes a
+    list at once: a vocabulary of 49,152 tokens, each read as several arrays, would take seconds and 130 MB."""
+    gguf = optional("gguf")
+    array, string = gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING
 
     class Bounded(reader):  # type: ignore[misc]
         def _get(self, offset: int, dtype: Any, count: int = 1, *others: Any, **more: Any) -> Any:
             if int(offset) + int(count) * np.dtype(dtype).itemsize > len(self.data):
                 raise ValueError("it ends too early")
             return super()._get(offset, dtype, count, *others, **more)
+
+        def _get_field_parts(self, offset: int, kind: int) -> Any:
+            if kind != array or self.byte_order != "I":
+                return super()._get_field_parts(offset, kind)
+            item, count = int(self._get(offset, np.uint32)[0]), int(self._get(offset + 4, np.uint64)[0])
+            first = offset + 12  # behind the kind of the items and their number
+            if item == string:
+                texts = Texts.at(first, count, memoryview(self.data))
+                return first - offset + len(texts.stored), [texts], [0], [array, string]
+            if item not in self.gguf_scalar_to_np:
+                return super()._get_field_parts(offset, kind)
+            values = self._get(first, self.gguf_scalar_to_np[item], count)
+            return first - offset + values.nbytes, [values], [0], [array, gguf.GGUFValueType(item)]
 
     return Bounded
 
@@ -150,6 +197,7 @@ def load_gguf(file: GgufFile, *, dtype: str = "fp32", device: str = "cpu") -> Ll
     wanted = match(config, NAMES, shapes, str(file.path))
     network = empty_network(config, dtype, device)
     fill(network, wanted, _tensors(file), halves=False)
+    give_back()
     return network
 
 

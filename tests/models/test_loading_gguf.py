@@ -188,6 +188,42 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
             GgufFile(tmp_path / "a.gguf")
 
 
+LISTS: dict[str, list[Any]] = {
+    "x.texts": ["", "a", "Grüße \u2028 \U0001f40b", "x" * 300],
+    "x.whole": [-1, 0, 7],
+    "x.real": [0.5, -2.0],
+    "x.flags": [True, False],
+}
+
+
+@pytest.mark.parametrize("endianess", [gguf.GGUFEndian.LITTLE, gguf.GGUFEndian.BIG])
+def test_metadata_are_what_the_gguf_library_reads(endianess: gguf.GGUFEndian, tmp_path: Path) -> None:
+    """Lists are read at once here, item by item there."""
+    path = tmp_path / "a.gguf"
+    writer = gguf.GGUFWriter(path, "llama", endianess=endianess)
+    for key, values in LISTS.items():
+        writer.add_array(key, values)
+    writer.add_string("x.last", "behind the lists")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = GgufFile(path)
+    for key, values in LISTS.items():
+        assert file.get_list(key) == values == gguf.GGUFReader(path).fields[key].contents()
+    assert file.get("x.last", str) == "behind the lists"
+
+
+def test_a_damaged_text_of_a_list_matters_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    write_gguf(path, checkpoint(), tokenizer__ggml__tokens=["plain", "letters"])
+    path.write_bytes(path.read_bytes().replace(b"letters", b"lett\xff\xfes"))
+    file = GgufFile(path)
+    load_gguf(file)
+    with pytest.raises(InputError, match=r"tokenizer.ggml.tokens is damaged"):
+        file.get_list("tokenizer.ggml.tokens")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gguf") / "whole.gguf"
