@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hispec_sim.cascade import Bonus
-from hispec_sim.hierarchy.prices import Prices, ProfiledPrices, Ratios
+from hispec_sim.hierarchy.prices import Prices, ProfiledPrices
 from hispec_sim.hierarchy.tuned import Way
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.profile_file import read_profile
 from hispec_sim.published.data import published_table
 from hispec_sim.published.points import BOUNDARIES, Point, Ratio
 
-EXECUTED = "executed"
+EXECUTED, FOLDER = "executed", "cpu_1_thread"
+PROFILES = {"reference": "reference.csv", "smollm2": "SmolLM2-135M-Instruct.Q4_1.csv"}
+"""The latency profile of each model on the machine that executed it."""
 _CONTEXT = 96
-"""Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens."""
+"""Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens (SmolLM2's are shorter, which a
+price does not show)."""
 
 _RANGES = (1.13, 1.69, 2.06, 2.33, 2.53, 2.70, 2.85, 2.97, 3.08)
 """Mean range of 2, 3, ... 10 normal values, in standard deviations (control charts know it as d2)."""
@@ -57,23 +60,17 @@ def runs_of(rows: Iterable[Mapping[str, str]]) -> list[Run]:
 
 
 def shipped_points(profiles: Path) -> Iterator[Point]:
-    """Those of the two models that come with the package. The reference model's prices are those of the profile in the
-    folder amd_epyc_1_thread of `profiles`; SmolLM2's stand beside its agreement. Raises InputError if there is no such
-    profile."""
-    cost = NetworkCost(read_profile(profiles / "amd_epyc_1_thread" / "reference.csv"), tensor_parallel=1)
+    """Those of the two models that come with the package, at the prices of their profiles in the folder cpu_1_thread of
+    `profiles`. Raises InputError if there are none."""
     exits = published_table("exits", EXECUTED)
-    for model in dict.fromkeys(row["model"] for row in exits.rows):
-        rows = {int(row["exit_layer"]): row for row in exits.rows if row["model"] == model}
+    for model, profile in PROFILES.items():
+        cost = NetworkCost(read_profile(profiles / FOLDER / profile), tensor_parallel=1)
+        agreement = {int(row["exit_layer"]): float(row["agreement"]) for row in exits.rows if row["model"] == model}
 
-        def prices(pair: tuple[int, int], rows: Mapping[int, Mapping[str, str]] = rows) -> Prices:
-            draft, middle = (rows[exit_layer] for exit_layer in pair)
-            if not draft["cost"]:
-                return ProfiledPrices(cost, *pair, _CONTEXT)
-            shared = (float(draft[name]) for name in ("verify_slope", "read_out"))
-            return Ratios(float(draft["cost"]), float(middle["cost"]), *shared)
+        def prices(pair: tuple[int, int], cost: NetworkCost = cost) -> Prices:
+            return ProfiledPrices(cost, *pair, _CONTEXT)
 
         table = published_table(model, EXECUTED)
-        agreement = {exit_layer: float(row["agreement"]) for exit_layer, row in rows.items()}
         yield from executed_points(model, runs_of(table.rows), agreement, prices, table.source)
         if model == "reference":
             yield from _tuned_over_all_exits(agreement, prices)
