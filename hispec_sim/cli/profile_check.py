@@ -45,7 +45,7 @@ def check_command(
     from hispec_sim.execute.generate import use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
-    from hispec_sim.profiler.machine import check_same_machine
+    from hispec_sim.profiler.machine import check_same_machine, conditions
     from hispec_sim.profiler.selfcheck import check_profile
 
     loaded = read_profile(profile)
@@ -58,7 +58,7 @@ def check_command(
             f"{opened.network.config.shape.n_layers}: give the model that it was measured with"
         )
     if not other_device:
-        check_same_machine(loaded, opened)
+        check_same_machine(loaded, conditions(opened))
     print_checks(Console(), check_profile(loaded, opened, clock=clock, seed=seed, prompts=prompts))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,13 +25,19 @@ from hispec_sim.errors import InputError
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.profile_file import read_profile
 
+if TYPE_CHECKING:  # torch is no part of the core install
+    from hispec_sim.models.llama import Llama
+
 INTERRUPTED = 130
 CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
 
 
 def validate_command(
     model: Annotated[str, typer.Option(help="Target: a folder with safetensors, a .gguf file, reference or smollm2.")],
-    profile: Annotated[Path, typer.Option(help="Latency profile of this model on this machine.")],
+    profile: Annotated[
+        Path,
+        typer.Option(help="Latency profile of this model on this machine; with --turns it may come while decoding."),
+    ],
     trace: Annotated[
         list[Path],
         typer.Option(help="Agreement trace of this model, recorded on other prompts; again for each set of prompts."),
@@ -75,13 +83,17 @@ def validate_command(
         typer.Option("--turns", help="Decode in turns with the commands that are given the same file."),
     ] = None,
     turn: Annotated[str, typer.Option(help="How long a turn of this command lasts.")] = "40s",
+    other_device: Annotated[
+        bool, typer.Option("--other-device", help="Compare even with a profile of another machine or model.")
+    ] = False,
 ) -> None:
     """Decode a design's configurations for real, simulate them, and report the errors and where they come from.
 
     Configurations are decoded in turn and again in another order, so that a machine that is slow for a while is slow
     for all. Ctrl-C keeps every finished run and reports on them; --resume goes on, --no-decode only compares again.
     Writes results.csv, overall.json and report.html. Time on a quiet machine, with the profile's --threads; where
-    others share it, measure a new profile meanwhile, in turns (--turns FILE here and for hispec profile run).
+    others share it, measure the profile meanwhile, in turns (--turns FILE here and for hispec profile run): it is read
+    when decoding is done.
 
     hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
     --out results/validation
@@ -89,14 +101,15 @@ def validate_command(
     from hispec_sim.execute.generate import use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
+    from hispec_sim.profiler.machine import conditions
     from hispec_sim.profiler.prompts import Split, sha256
     from hispec_sim.report.validation_page import validation_page
-    from hispec_sim.validate.campaign import Campaign, compare_all, write_text
+    from hispec_sim.validate.campaign import MACHINE, Campaign, compare_all, write_text
     from hispec_sim.validate.compare import overall
-    from hispec_sim.validate.decoding import observe, usable_prompts
+    from hispec_sim.validate.decoding import observe
     from hispec_sim.validate.design import load_design
     from hispec_sim.validate.prediction import Predictor
-    from hispec_sim.validate.prompt_sets import check_apart, paired_sequences, prompt_sets, set_in_turn
+    from hispec_sim.validate.prompt_sets import campaign_prompts, check_apart, paired_sequences, prompt_sets
     from hispec_sim.validate.strata import strata_of
 
     try:
@@ -111,57 +124,46 @@ def validate_command(
     configurations = plan.expand()
     traces = [load_trace(path) for path in trace]
     recorded = join_traces(traces, {}) if len(traces) > 1 else traces[0]
-    cost = NetworkCost(read_profile(profile), tensor_parallel=1, allow_extrapolation=True)
     sets = prompt_sets(prompts, half, plan.prompts, len(traces))
+    console = Console(highlight=False)
     with turns(turns_file, seconds_of("--turn", turn)) as rest:
         use_threads(threads)
         target = load_model(model, exit_heads=exit_heads)
         network = target.network
-        shape = network.config.shape
         for configuration in configurations:
-            configuration.cascade(shape.n_layers)
-        if cost.profile.network.n_layers != shape.n_layers or cost.profile.network.hidden_size != shape.hidden_size:
-            raise InputError(
-                f"--profile {profile} is of {cost.profile.network.name}, which does not have the shape of {model}"
-            )
+            configuration.cascade(network.config.shape.n_layers)
         pack_for_cpu(network)
         decoding: dict[str, Any] = {
             "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,
             "threads": threads, "clock": clock, "exit_heads": exit_heads, "version": hispec_sim.__version__,
+            MACHINE: conditions(target),
         }  # fmt: skip
-        settings = decoding | {
-            "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
-            "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
-        }  # fmt: skip
+        measured_meanwhile = turns_file is not None and not profile.exists() and not no_decode
+        if not measured_meanwhile:
+            _cost_of(profile, network, None if no_decode or other_device else decoding[MACHINE])
         campaign = Campaign(out, decoding, resume=resume, decode=not no_decode)
-        console = Console(highlight=False)
         longest = max(configuration.max_new_tokens for configuration in configurations)
-
-        def usable() -> list[str]:
-            with progress("writing the target's text", plan.prompts, "prompts") as tick:
-                share = plan.prompts // len(sets)
-                kept = [usable_prompts(texts, target, share, longest, tick) for texts in sets]
-            return sha256([text.text for text in set_in_turn(kept)])
-
-        every = [text for texts in sets for text in texts]
-        known = dict(zip(sha256([text.text for text in every]), every, strict=True))
-        hashes = campaign.prompts(usable)
-        if missing := [sha for sha in hashes if sha not in known]:
-            raise InputError(f"--resume: {len(missing)} prompts of {out} are not in --prompts {prompts} any more")
-        chosen = [known[sha] for sha in hashes]
+        writing = partial(progress, "writing the target's text", plan.prompts, "prompts")
+        chosen = campaign_prompts(campaign, sets, plan.prompts // len(sets), longest, target, writing)
+        hashes = sha256([text.text for text in chosen])
         ids = [target.tokenizer.encode(text.text) for text in chosen]
         paired = paired_sequences(recorded, hashes, chosen) if plan.paired else None
         if not plan.paired:
             for path, each in zip(trace, traces, strict=True):
                 check_apart(each, hashes, chosen, path)
         sizes, strata = plan.block_sizes(), strata_of([text.group for text in chosen], len(sets), traces)
-        blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
-        predictor = Predictor(
-            recorded, cost, list(map(len, ids)), block_sizes=sizes, strata=strata, paired=paired, seed=seed
-        )
-        predictor.predict(configurations[0], 1)  # what the trace or the profile lacks shows before hours of decoding
+
+        def predictor() -> Predictor:
+            """With the profile as it is now, for another command may be measuring it."""
+            cost = _cost_of(profile, network, None if other_device else campaign.machine)
+            lengths = list(map(len, ids))
+            return Predictor(recorded, cost, lengths, block_sizes=sizes, strata=strata, paired=paired, seed=seed)
+
+        if not measured_meanwhile:
+            predictor().predict(configurations[0], 1)  # what trace or profile lacks shows before hours of decoding
         interrupted = False
         if not no_decode:
+            blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
             try:
                 with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
                     campaign.decode(
@@ -174,12 +176,20 @@ def validate_command(
                     )
             except KeyboardInterrupt:
                 interrupted = True
+    if measured_meanwhile and not profile.exists():
+        console.print(f"decoded; compare with --no-decode once {profile} is written", style="yellow")
+        raise typer.Exit(INTERRUPTED if interrupted else 0)
+    simulated = predictor()
     with progress("simulating", len(configurations), "configurations") as tick:
-        rows = compare_all(campaign, configurations, predictor, repetitions, tick)
+        rows = compare_all(campaign, configurations, simulated, repetitions, tick)
     if not len(rows):
         raise typer.Exit(INTERRUPTED)
-    result = overall(rows)
-    settings["beyond the profile"] = "; ".join(cost.extrapolated) or "nothing"
+    result, cost = overall(rows), simulated.cost
+    settings = {key: value for key, value in decoding.items() if key != MACHINE} | {
+        "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
+        "device": cost.profile.device, "profile_date": cost.profile.provenance.date,
+        "beyond the profile": "; ".join(cost.extrapolated) or "nothing",
+    }  # fmt: skip
     write_text(out / "results.csv", rows.to_csv(index=False, float_format="%.6g"))
     write_text(out / "overall.json", json.dumps(result, indent=1) + "\n")
     write_text(out / "report.html", validation_page(rows, result, settings))
@@ -190,6 +200,20 @@ def validate_command(
     if interrupted:
         console.print("interrupted: go on with --resume", style="yellow")
         raise typer.Exit(INTERRUPTED)
+
+
+def _cost_of(path: Path, network: Llama, here: Mapping[str, str] | None) -> NetworkCost:
+    """What the profile says of the network. Raises InputError if it is of one of another shape or, where `here` are the
+    conditions of the runs, was measured under other ones."""
+    from hispec_sim.profiler.machine import check_same_machine
+
+    cost, shape = NetworkCost(read_profile(path), tensor_parallel=1, allow_extrapolation=True), network.config.shape
+    profiled = cost.profile.network
+    if (profiled.n_layers, profiled.hidden_size) != (shape.n_layers, shape.hidden_size):
+        raise InputError(f"--profile {path} is of {profiled.name}, which does not have the shape of {shape.name}")
+    if here is not None:
+        check_same_machine(cost.profile, here)
+    return cost
 
 
 def _named(path: Path) -> str:

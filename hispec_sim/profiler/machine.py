@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +72,20 @@ def _commit() -> str:
         return "unknown"
 
 
-def check_same_machine(profile: LatencyProfile, model: LoadedModel) -> None:
-    """Raises InputError unless a profile was measured on this device, with so many threads, in this type and with these
-    weights: what it predicts is then no prediction of what is run here."""
-    network = model.network
-    here = {**machine_of(model), "dtype": dtype_name(network)}
+SAME = ("processor", "threads", "dtype", "weights_sha256", "exit_heads_sha256", "packed")
+
+
+def conditions(model: LoadedModel) -> dict[str, str]:
+    """What the times of a model depend on; measured under other ones, they say nothing about it."""
+    every = {**machine_of(model), "dtype": dtype_name(model.network)}
+    return {key: every[key] for key in SAME}
+
+
+def check_same_machine(profile: LatencyProfile, here: Mapping[str, str]) -> None:
+    """Raises InputError unless a profile was measured under these conditions: on this device, with so many threads, in
+    this type and with these weights. What it predicts is otherwise no prediction of what is run here."""
     there = {**profile.provenance.machine, "dtype": profile.provenance.dtype}
-    for key in ("processor", "threads", "dtype", "weights_sha256", "exit_heads_sha256", "packed"):
+    for key in SAME:
         if there.get(key) != here[key]:
             was = there.get(key, "not told, as it was not measured by hispec profile run")
             raise InputError(

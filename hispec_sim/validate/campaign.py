@@ -20,6 +20,8 @@ from hispec_sim.validate.observation import Observation, merged
 from hispec_sim.validate.prediction import Predictor
 
 SETTINGS, RUNS, PROMPTS = "validation.json", "runs", "prompts.json"
+MACHINE = "machine"
+"""Key of the settings under which the conditions of the runs stand."""
 Observe = Callable[[Configuration, int, int], Observation]
 """Decodes a block of prompts with a configuration: (configuration, repeat, block)."""
 
@@ -29,7 +31,8 @@ class Campaign:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool, decode: bool = True) -> None:
         """Begin in a new folder, or go on in one that holds runs with the same settings; without `decode` only in one
-        that holds runs. Raises InputError if the folder holds something else, or the settings differ."""
+        that holds runs, here or on another machine. `machine` is where they were decoded. Raises InputError if the
+        folder holds something else, or the settings differ."""
         self.folder, self._runs, self._decode = folder, folder / RUNS, decode
         file, plain = folder / SETTINGS, json.loads(json.dumps(dict(settings)))
         option = "--resume" if decode else "--no-decode"
@@ -40,11 +43,14 @@ class Campaign:
                 stored = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise InputError(f"{option}: {file} cannot be read: {error}; begin in another --out") from None
+            if not decode:
+                plain[MACHINE] = stored.get(MACHINE)  # finished runs can be compared anywhere
             differ = sorted(key for key in plain.keys() | stored.keys() if plain.get(key) != stored.get(key))
             if differ:
                 raise InputError(f"{option}: {file} was begun with another {', '.join(differ)}; give another --out")
         elif folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty; give another --out, or --resume to go on with it")
+        self.machine: dict[str, str] = plain.get(MACHINE) or {}
         try:
             self._runs.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(plain, indent=1) + "\n")

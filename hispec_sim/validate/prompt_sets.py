@@ -3,12 +3,16 @@ predict them: recorded on other prompts, or paired with the very same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hispec_sim.acceptance.trace import AgreementTrace
 from hispec_sim.errors import InputError
-from hispec_sim.profiler.prompts import Split, Text, prompt_set
+from hispec_sim.models.loading import LoadedModel
+from hispec_sim.profiler.prompts import Split, Text, prompt_set, sha256
+from hispec_sim.validate.campaign import Campaign
+from hispec_sim.validate.decoding import usable_prompts
 
 
 def prompt_sets(names: str, half: Split, prompts: int, traces: int) -> list[list[Text]]:
@@ -31,6 +35,31 @@ def prompt_sets(names: str, half: Split, prompts: int, traces: int) -> list[list
 def set_in_turn(sets: Sequence[Sequence[Text]]) -> list[Text]:
     """The first prompt of every set, then the second of every set, and so on; all have as many."""
     return [text for one_of_each in zip(*sets, strict=True) for text in one_of_each]
+
+
+def campaign_prompts(
+    campaign: Campaign,
+    sets: Sequence[Sequence[Text]],
+    each: int,
+    new_tokens: int,
+    target: LoadedModel,
+    writing: Callable[[], AbstractContextManager[Callable[[], None]]],
+) -> list[Text]:
+    """The prompts of a campaign, in turn of the sets: when it begins, so many `each` that the target goes on from for
+    `new_tokens` tokens, and the same ever after. `writing` shows that the target
+    writes. Raises InputError if one is not in the sets any more."""
+
+    def usable() -> list[str]:
+        with writing() as tick:
+            kept = [usable_prompts(texts, target, each, new_tokens, tick) for texts in sets]
+        return sha256([text.text for text in set_in_turn(kept)])
+
+    every = [text for texts in sets for text in texts]
+    known = dict(zip(sha256([text.text for text in every]), every, strict=True))
+    hashes = campaign.prompts(usable)
+    if missing := [sha for sha in hashes if sha not in known]:
+        raise InputError(f"--resume: {len(missing)} prompts of {campaign.folder} are not in --prompts any more")
+    return [known[sha] for sha in hashes]
 
 
 def paired_sequences(trace: AgreementTrace, hashes: Sequence[str], texts: Sequence[Text]) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from measured import reference
 from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
-from hispec_sim.latency.profile_file import write_profile
+from hispec_sim.latency.profile_file import read_profile, write_profile
 from hispec_sim.profiler.prompts import Split, Text, prompt_set, sha256
 from hispec_sim.validate import decoding, prediction
 from hispec_sim.validate.decoding import in_turn
@@ -96,6 +98,59 @@ def test_comparing_alone(
     assert validate(folder, "other.trace", out, *wanted, "--threads", "2", design="half.yaml") == 2
     assert "--no-decode: " in (told := capsys.readouterr().err)
     assert "was begun with another threads" in told
+
+
+def test_a_profile_of_another_machine(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused unless asked for, before anything is decoded; finished runs are compared with the machine that
+    decoded them, wherever that is done."""
+    profile = read_profile(folder / "profile.csv")
+    machine = {**profile.provenance.machine, "processor": "Another 9000"}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("apart.trace", "design.yaml"):
+        shutil.copy(folder / name, elsewhere)
+    provenance = replace(profile.provenance, machine=machine)
+    write_profile(replace(profile, provenance=provenance), elsewhere / "profile.csv")
+    out, few = tmp_path / "out", ("--repetitions", "3")
+    assert validate(elsewhere, "apart.trace", out) == 2
+    assert "processor is " in (told := " ".join(capsys.readouterr().err.split()))
+    assert "was Another 9000" in told
+    assert not out.exists()
+    assert validate(elsewhere, "apart.trace", out, "--other-device", *few) == 0
+    assert validate(elsewhere, "apart.trace", out, "--no-decode", *few) == 2
+    settings = json.loads((out / "validation.json").read_text())
+    settings["machine"]["processor"] = "Another 9000"
+    (out / "validation.json").write_text(json.dumps(settings))
+    assert validate(elsewhere, "apart.trace", out, "--no-decode", *few) == 0
+    capsys.readouterr()
+    assert validate(elsewhere, "apart.trace", out, "--resume", "--other-device", *few) == 2
+    assert "was begun with another machine" in capsys.readouterr().err
+
+
+def test_a_profile_that_is_measured_meanwhile(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In turns the profile is read when decoding is done; if it is not there by then, decoding was not in vain."""
+    profile = (folder / "profile.csv").read_bytes()
+    inputs, few = tmp_path / "inputs", ("--repetitions", "3")
+    inputs.mkdir()
+    for name in ("apart.trace", "design.yaml"):
+        shutil.copy(folder / name, inputs)
+    assert validate(inputs, "apart.trace", tmp_path / "a", *few) == 2, "alone nobody else measures it"
+    turns = (*few, "--turns", str(tmp_path / "turns"))
+    capsys.readouterr()
+    assert validate(inputs, "apart.trace", tmp_path / "b", *turns) == 0
+    assert "compare with --no-decode" in capsys.readouterr().out
+    observe = decoding.observe
+
+    def written_meanwhile(*arguments: Any) -> Any:
+        (inputs / "profile.csv").write_bytes(profile)
+        return observe(*arguments)
+
+    monkeypatch.setattr(decoding, "observe", written_meanwhile)
+    assert validate(inputs, "apart.trace", tmp_path / "c", *turns) == 0
+    assert "Error budget" in capsys.readouterr().out
+    assert validate(inputs, "apart.trace", tmp_path / "b", "--no-decode", *few) == 0
 
 
 def test_two_sets_of_prompts_with_a_trace_each(
