@@ -16,6 +16,10 @@ import torch
 from torch import Tensor
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.drawing import draw
+
+FEW = 256
+"""Tokens among which those of `top_p` are looked for first."""
 
 
 @dataclass(slots=True)
@@ -76,7 +80,9 @@ class Sampling:
             p, q = distributions[place], token.distribution
             assert q is not None
             if self._uniform() * float(q[token.token_id]) >= float(p[token.token_id]):
-                return Verdict(place, Token(self._draw((p - q).clamp_(min=0)), level, p))
+                left = (p - q).clamp_(min=0)
+                # Rounded, p and q can differ at this token alone, by a last digit: then nothing is left to draw from.
+                return Verdict(place, Token(self._draw(left if bool(left.any()) else p), level, p))
             token.distribution = p  # accepted, the token is a sample of p
         if not bonus:
             return Verdict(len(run), None)
@@ -88,13 +94,21 @@ class Sampling:
         probabilities = torch.softmax(logits.float() / self._temperature, dim=-1)
         if self._top_p == 1:
             return probabilities
-        ordered, order = probabilities.sort(dim=-1, descending=True)
+        ordered, order = self._likeliest(probabilities)
         ordered[ordered.cumsum(dim=-1) - ordered >= self._top_p] = 0
         kept = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
         return kept / kept.sum(dim=-1, keepdim=True)
 
+    def _likeliest(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens in order of probability, as many as hold `top_p` of it: few as a rule, where sorting all would take
+        longer than a draft."""
+        few = probabilities.topk(min(FEW, probabilities.shape[-1]), dim=-1)
+        if bool((few.values.sum(dim=-1) >= self._top_p).all()):
+            return few.values, few.indices
+        return probabilities.sort(dim=-1, descending=True)
+
     def _draw(self, weights: Tensor) -> int:
-        return int(torch.multinomial(weights, 1, generator=self._generator))
+        return int(draw(weights[None], self._generator))
 
     def _uniform(self) -> float:
         return float(torch.rand((), generator=self._generator, device=self._generator.device))

@@ -18,6 +18,7 @@ from torch import Tensor
 from hispec_sim.acceptance.trace import UNREAD, Exit, label_predictions
 from hispec_sim.execute.choosing import Sampling as Sampler
 from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.drawing import draw
 from hispec_sim.models.llama import Llama
 
 
@@ -39,7 +40,7 @@ class Chance:
 
     def draw(self, weights: Tensor) -> Tensor:
         """A token for each row of weights, (rows, vocab_size)."""
-        return torch.multinomial(weights, 1, generator=self.generator)[:, 0]
+        return draw(weights, self.generator)
 
 
 def continue_alone(

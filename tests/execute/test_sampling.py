@@ -119,3 +119,32 @@ def test_a_level_accepts_with_the_ratio_of_probabilities() -> None:
 def test_impossible_settings_are_refused(temperature: float, top_p: float) -> None:
     with pytest.raises(InputError, match=r"temperature|top_p"):
         sampling(0, temperature, top_p)
+
+
+@pytest.mark.parametrize("heat", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+def test_a_nucleus_is_the_smallest_set_that_holds_its_share(heat: float, top_p: float) -> None:
+    """Whether it lies among the few likeliest of a large vocabulary or not."""
+    torch.manual_seed(2)
+    logits = 3 * torch.randn(3, 2000)
+    kept = sampling(0, heat, top_p).distributions(logits)
+    for row, whole in zip(kept.double(), torch.softmax(logits.double() / heat, dim=-1), strict=True):
+        size = int((row > 0).sum())
+        inside, least = whole[row > 0].sum(), whole[row > 0].min()
+        assert whole[row == 0].max() <= least if size < len(whole) else True
+        assert inside >= top_p - 1e-5
+        assert inside - least < top_p + 1e-5
+        assert torch.allclose(row, torch.where(row > 0, whole / inside, 0.0), atol=1e-6)
+
+
+def test_a_rejection_by_rounding_alone_still_has_a_token() -> None:
+    """p and q differ by a last digit at the token, and nowhere else."""
+    p = torch.softmax(torch.tensor([[0.1, 0.2]]), dim=-1)[0]
+    q = p.clone()
+    q[1] = torch.nextafter(q[1], torch.tensor(1.0))
+    judge = sampling(0, 1.0, 1.0)
+    judge._uniform = lambda: 1 - 2**-30  # type: ignore[method-assign]
+    verdict = judge.judge(1, torch.tensor([[0.1, 0.2]]), [Token(1, 0, q)], bonus=False)
+    assert verdict.matched == 0
+    assert verdict.own is not None
+    assert verdict.own.token_id < 2

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.drawing import draw
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.weights import empty_network
 
@@ -130,5 +131,5 @@ def _draw(logits: Tensor, temperatures: Tensor, generator: torch.Generator) -> T
     if not bool((temperatures > 0).any()):
         return greedy
     heat = torch.where(temperatures > 0, temperatures, 1.0)
-    drawn = torch.multinomial(torch.softmax(logits.float() / heat[:, None], dim=-1), 1, generator=generator)[:, 0]
+    drawn = draw(torch.softmax(logits.float() / heat[:, None], dim=-1), generator)
     return torch.where(temperatures > 0, drawn, greedy)

@@ -1,0 +1,41 @@
+"""Drawing tokens: as often as their weights say, never one without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hispec_sim.models import drawing
+from hispec_sim.models.drawing import draw
+
+
+def test_as_often_as_the_weights_say() -> None:
+    """Rows are independent and need not sum to one; within five standard errors."""
+    weights = torch.tensor([[1.0, 0.0, 3.0, 4.0], [0.0, 5.0, 5.0, 0.0]])
+    n = 20_000
+    drawn = draw(weights.repeat_interleave(n, dim=0), torch.Generator().manual_seed(1)).reshape(2, n)
+    for row, each in zip(weights / weights.sum(dim=-1, keepdim=True), drawn, strict=True):
+        share = torch.bincount(each, minlength=4) / n
+        assert ((share - row).abs() <= 5 * (row * (1 - row) / n).sqrt()).all()
+    independent = (drawn[0] == 2) & (drawn[1] == 1)
+    assert independent.float().mean() == pytest.approx(3 / 16, abs=0.015)
+
+
+@given(
+    weights=st.lists(st.sampled_from([0.0, 1e-30, 1e-6, 0.1, 1.0, 3e7]), min_size=1, max_size=40).filter(any),
+    share=st.sampled_from([0.0, 0.5, 1 - 2**-53]),
+)
+def test_a_token_without_weight_is_never_drawn(weights: list[float], share: float) -> None:
+    """Not even at the ends of the range of random numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing.torch, "rand", lambda *size, **how: torch.full(size, share, dtype=torch.float64))
+        token = int(draw(torch.tensor([weights]), torch.Generator()))
+    assert weights[token] > 0
+
+
+def test_same_seed_same_tokens() -> None:
+    weights = torch.rand(8, 1000)
+    one, two = (draw(weights, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, two)
