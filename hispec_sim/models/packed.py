@@ -6,6 +6,11 @@ same product takes about half the time for 2 to 16 tokens, which is what verifyi
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Sequence
+from itertools import accumulate, chain
+
 import torch
 from torch import Tensor, nn
 
@@ -21,12 +26,16 @@ FEW_TOKENS = 8
 
 
 WIDENED_WEIGHTS = 1 << 19
-"""A packed product of 1 or 2 tokens takes longer than one of 3 to 6 (what it multiplies at once is then too little to
-keep the memory busy), so a matrix of at least this size multiplies copies of the tokens too. Smaller ones
-gain nothing."""
+"""On some processors a packed product of 1 or 2 tokens takes longer than one of 3 to 6: what it multiplies at once is
+too little to keep the memory busy. There a matrix of at least this size multiplies copies of the tokens too. Smaller
+ones gain nothing anywhere."""
 
 WIDE = 4
 """How many tokens it multiplies then."""
+
+TRIED_WEIGHTS, TRIALS, WORTH = 1 << 25, 5, 0.95
+"""Whether this is such a processor is tried so often on matrices of so many weights in all, more than caches hold; with
+copies a product must take at most this share of its time without. (On a Xeon with AVX-512 it takes 1.12 to 1.17.)"""
 
 
 class PackedLinear(nn.Module):
@@ -35,7 +44,9 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_TOKENS)
-        self.widens = weight.numel() >= WIDENED_WEIGHTS
+        self.in_features, self.large = weight.shape[1], weight.numel() >= WIDENED_WEIGHTS
+        self.widens = False
+        """Set by `pack_for_cpu`: whether one or two tokens are multiplied as four."""
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.shape[-2]
@@ -63,7 +74,29 @@ def pack_for_cpu(network: Llama) -> Llama:
     for module, name in places:
         setattr(module, name, PackedLinear(getattr(module, name).weight))
         give_back()
+    large = [module for module in network.modules() if isinstance(module, PackedLinear) and module.large]
+    widens = _widening_pays(large)
+    for module in large:
+        module.widens = widens
     return network
+
+
+def _widening_pays(large: Sequence[PackedLinear]) -> bool:
+    """Whether one token takes less time as four: the least of some trials, for others may use the processor too."""
+    weights = accumulate(module.packed.numel() for module in large)
+    tried = [module for module, before in zip(large, chain([0], weights), strict=False) if before < TRIED_WEIGHTS]
+    if not tried:
+        return False
+    tokens = [torch.ones(1, module.in_features) for module in tried]
+    least_s = {True: math.inf, False: math.inf}
+    for widens in (True, False) * TRIALS:
+        for module in tried:
+            module.widens = widens
+        began_s = time.perf_counter()
+        for module, x in zip(tried, tokens, strict=True):
+            module(x)
+        least_s[widens] = min(least_s[widens], time.perf_counter() - began_s)
+    return least_s[True] <= WORTH * least_s[False]
 
 
 def _is_large(module: nn.Module) -> bool:

@@ -31,14 +31,38 @@ needs_onednn = pytest.mark.skipif(not packed._can_pack(), reason="this torch was
 
 @needs_onednn
 @pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("widens", [True, False])
 @torch.inference_mode()
-def test_logits_stay_and_memory_does_not_grow(tied: bool) -> None:
+def test_logits_stay_and_memory_does_not_grow(tied: bool, widens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 1e-4, for one token and for many; of the plain weights only the embedding and the norms are left."""
+    monkeypatch.setattr(packed, "_widening_pays", lambda large: widens)
     plain, made = network(tied=tied), pack_for_cpu(network(tied=tied))
     assert kinds(made) == {PackedLinear}
+    assert {module.widens for module in made.modules() if isinstance(module, PackedLinear) and module.large} == {widens}
     assert {name.split(".")[-2].split("_")[-1] for name, _ in made.named_parameters()} == {"embedding", "norm"}
     for tokens in (TOKENS, TOKENS[:1, :1], TOKENS[:1, :2], TOKENS[:, :1], TOKENS[:, :2], TOKENS[:1, :5]):
         torch.testing.assert_close(made(tokens), plain(tokens), rtol=1e-4, atol=1e-4)
+
+
+@needs_onednn
+@pytest.mark.parametrize(("one_ms", "four_ms", "widens"), [(3, 2, True), (3, 3, False), (2, 3, False)])
+@torch.inference_mode()
+def test_tokens_are_widened_where_that_takes_less_time(
+    one_ms: int, four_ms: int, widens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that products move; and one slow trial decides nothing."""
+    times, real = list[float](), PackedLinear._product
+
+    def product(self: PackedLinear, x: torch.Tensor) -> torch.Tensor:
+        if (ms := {1: one_ms, 4: four_ms}.get(x.shape[-2])) is not None:
+            times.append(ms if times else 100)
+        return real(self, x)
+
+    monkeypatch.setattr(packed.time, "perf_counter", lambda: sum(times))
+    monkeypatch.setattr(PackedLinear, "_product", product)
+    made = pack_for_cpu(network(hidden=1024))
+    assert {module.widens for module in made.modules() if isinstance(module, PackedLinear) and module.large} == {widens}
+    assert not any(module.widens for module in made.modules() if isinstance(module, PackedLinear) and not module.large)
 
 
 @pytest.mark.parametrize(("hidden", "dtype"), [(64, torch.float32), (512, torch.bfloat16)])
