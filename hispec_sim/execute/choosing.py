@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.drawing import draw
+from hispec_sim.models.picking import draw, likeliest
 
 FEW = 256
 """Tokens among which those of `top_p` are looked for first."""
@@ -54,7 +54,7 @@ class Greedy:
     """The most likely token, always."""
 
     def judge(self, level: int, logits: Tensor, run: Sequence[Token], *, bonus: bool) -> Verdict:
-        choices: list[int] = logits.argmax(dim=-1).tolist()
+        choices: list[int] = likeliest(logits).tolist()
         matched = 0
         while matched < len(run) and run[matched].token_id == choices[matched]:
             matched += 1

@@ -27,6 +27,7 @@ from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.generate import Settings
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama, attend_causally
+from hispec_sim.models.picking import likeliest
 from hispec_sim.profiler.off_path import Chance, Place, continue_alone
 
 LOGITS = 32_000_000
@@ -138,7 +139,7 @@ def _predictions(networks: Mapping[str, Llama], exits: Sequence[Exit], states: l
     for exit_, x in zip(exits, states, strict=True):
         network = networks[exit_.network]
         rows = max(1, LOGITS // network.config.shape.vocab_size)
-        columns.append(torch.cat([network.read_out(part).argmax(-1) for part in x.split(rows)]))
+        columns.append(torch.cat([likeliest(network.read_out(part)) for part in x.split(rows)]))
     return torch.stack(columns, 1).cpu().numpy()
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from hispec_sim.acceptance.trace import UNREAD, Exit, label_predictions
 from hispec_sim.execute.choosing import Sampling as Sampler
 from hispec_sim.models.cache import CachedNetwork, Piece
-from hispec_sim.models.drawing import draw
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.picking import draw, likeliest
 
 
 class Place(NamedTuple):
@@ -132,7 +132,7 @@ def _write(own: _Cache, at: Sequence[Place], tokens: int, chance: Chance | None)
                 for place, words in zip(at, written, strict=True)
             ]
         )
-        chosen = logits.argmax(-1) if chance is None else chance.draw(chance.sampler.distributions(logits))
+        chosen = likeliest(logits) if chance is None else chance.draw(chance.sampler.distributions(logits))
         for words, token in zip(written, chosen.tolist(), strict=True):
             words.append(token)
     return written

@@ -12,6 +12,7 @@ from hispec_sim.models.distil.loop import BATCH, batch_of, head_states, states_a
 from hispec_sim.models.distil.write import Written
 from hispec_sim.models.exits import ExitHead
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.picking import likeliest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def agreement(network: Llama, heads: Mapping[int, ExitHead], sequences: Sequence
             for headed in (False, True):
                 rows = head_states(network, heads[layer], x, batch) if headed else network.norm(x[batch.rows])
                 logits = network.head(rows)
-                hits = (logits.argmax(dim=-1) == batch.choices[:, 0]).split([each.new_tokens for each in part])
+                hits = (likeliest(logits) == batch.choices[:, 0]).split([each.new_tokens for each in part])
                 same[layer, headed] += [int(hit.sum()) for hit in hits]
     sizes = np.array([each.new_tokens for each in sequences])
     topics = np.array([each.topic for each in sequences])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hispec_sim.models.cache import CachedNetwork, Piece
-from hispec_sim.models.drawing import draw
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.picking import draw, likeliest
 from hispec_sim.models.weights import empty_network
 
 CHOICES = 16
@@ -127,7 +127,7 @@ def _temperature(assignment: Assignment, written: int) -> float:
 
 def _draw(logits: Tensor, temperatures: Tensor, generator: torch.Generator) -> Tensor:
     """A token for each row of logits, (rows, vocab_size): the most likely one where the temperature is 0."""
-    greedy = logits.argmax(dim=-1)
+    greedy = likeliest(logits)
     if not bool((temperatures > 0).any()):
         return greedy
     heat = torch.where(temperatures > 0, temperatures, 1.0)

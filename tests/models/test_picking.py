@@ -1,4 +1,4 @@
-"""Drawing tokens: as often as their weights say, never one without."""
+"""Picking tokens: the likeliest; drawn, as often as their weights say and never one without."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hispec_sim.models import drawing
-from hispec_sim.models.drawing import draw
+from hispec_sim.models import picking
+from hispec_sim.models.picking import draw, likeliest
 
 
 def test_as_often_as_the_weights_say() -> None:
@@ -30,7 +30,7 @@ def test_as_often_as_the_weights_say() -> None:
 def test_a_token_without_weight_is_never_drawn(weights: list[float], share: float) -> None:
     """Not even at the ends of the range of random numbers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing.torch, "rand", lambda *size, **how: torch.full(size, share, dtype=torch.float64))
+        patch.setattr(picking.torch, "rand", lambda *size, **how: torch.full(size, share, dtype=torch.float64))
         token = int(draw(torch.tensor([weights]), torch.Generator()))
     assert weights[token] > 0
 
@@ -39,3 +39,15 @@ def test_same_seed_same_tokens() -> None:
     weights = torch.rand(8, 1000)
     one, two = (draw(weights, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 5), (7, 50), (2, 3, 50)])
+def test_the_likeliest_is_the_first_of_the_largest(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Among ties too, in any type and number of dimensions, and where a gradient is wanted."""
+    torch.manual_seed(0)
+    logits = torch.randint(0, 4, shape).to(dtype).requires_grad_()
+    first = (logits == logits.max(dim=-1, keepdim=True).values).int().argmax(dim=-1)
+    found = likeliest(logits)
+    assert found.shape == shape[:-1]
+    assert torch.equal(found, first)
