@@ -75,13 +75,13 @@ def hispec(arguments: argparse.Namespace) -> tuple[dict[str, Any], Decode]:
     from hispec_sim.cascade import Bonus, Cascade, Level
     from hispec_sim.execute.decoder import Decoder
     from hispec_sim.execute.generate import Settings, generate_with
-    from hispec_sim.models.exit_files import load_heads
     from hispec_sim.models.exits import attach
-    from hispec_sim.models.gguf_file import GgufFile, load_gguf
+    from hispec_sim.models.files.exit_files import load_heads
+    from hispec_sim.models.files.gguf_file import GgufFile, load_gguf
+    from hispec_sim.models.files.safetensors_folder import load_folder
     from hispec_sim.models.llama import dtype_of
     from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.models.ranking import read_ranking
-    from hispec_sim.models.safetensors_folder import load_folder
 
     torch.set_num_threads(arguments.threads)
     path = Path(arguments.model)

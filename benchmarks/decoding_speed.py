@@ -30,10 +30,10 @@ from contender import Process
 from measuring import Quietness, machine, machine_line, spread, watched, write_json
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
 from hispec_sim.models.ranking import count_ranking, write_ranking
-from hispec_sim.models.safetensors_folder import save_folder
 from hispec_sim.models.train.recipe import Recipe
 from hispec_sim.networks import NetworkSpec
 

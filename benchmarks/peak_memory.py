@@ -21,8 +21,8 @@ from contender import Process
 from measuring import machine, machine_line, write_json
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.safetensors_folder import save_folder
 
 
 def peak(kind: str, *arguments: str) -> dict[str, Any]:

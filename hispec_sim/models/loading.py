@@ -8,14 +8,14 @@ from importlib import metadata
 from pathlib import Path
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.exit_files import CARD, load_heads
 from hispec_sim.models.exits import attach
-from hispec_sim.models.gguf_file import GgufFile, load_gguf
-from hispec_sim.models.gguf_tokenizer import gguf_tokenizer
+from hispec_sim.models.files.exit_files import CARD, load_heads
+from hispec_sim.models.files.gguf_file import GgufFile, load_gguf
+from hispec_sim.models.files.gguf_tokenizer import gguf_tokenizer
+from hispec_sim.models.files.safetensors_folder import load_folder
+from hispec_sim.models.files.tokenizer import Tokenizer, load_tokenizer
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.ranking import read_ranking
-from hispec_sim.models.safetensors_folder import load_folder
-from hispec_sim.models.tokenizer import Tokenizer, load_tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "data"
 EXIT_HEADS = "exit_heads"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.hf_config import read_json
+from hispec_sim.models.files.hf_config import read_json
 
 RANKING = "token_ranking.json"
 """The file's name in a model's folder."""

@@ -14,9 +14,9 @@ from hispec_sim.cascade import Bonus, Level
 from hispec_sim.cli.decode import build_cascade
 from hispec_sim.cli.main import main
 from hispec_sim.errors import InputError
-from hispec_sim.models.exit_files import save_heads
 from hispec_sim.models.exits import AdapterHead
-from hispec_sim.models.safetensors_folder import save_folder
+from hispec_sim.models.files.exit_files import save_heads
+from hispec_sim.models.files.safetensors_folder import save_folder
 
 LETTERS = "abcdefghijklmnopqrstuvwx"
 

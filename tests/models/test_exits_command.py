@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
-from hispec_sim.models.exit_files import load_heads, read_card
+from hispec_sim.models.files.exit_files import load_heads, read_card
+from hispec_sim.models.files.safetensors_folder import load_folder, save_folder
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.safetensors_folder import load_folder, save_folder
 from hispec_sim.networks import NetworkSpec
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,."

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
-from hispec_sim.models.exit_files import CARD, WEIGHTS, load_heads, read_card, save_heads
 from hispec_sim.models.exits import Kind, attach, heads_of, new_head
+from hispec_sim.models.files.exit_files import CARD, WEIGHTS, load_heads, read_card, save_heads
+from hispec_sim.models.files.safetensors_folder import load_folder, save_folder
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.safetensors_folder import load_folder, save_folder
 from hispec_sim.networks import NetworkSpec
 
 

@@ -27,8 +27,8 @@ from hispec_sim.models.distil.loop import (
 from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts, split_topics
 from hispec_sim.models.distil.run import HEADS, Settings, Stand, read_settings, run, start
 from hispec_sim.models.distil.teacher import Teacher, chunk_path, chunks_there, load_chunk
-from hispec_sim.models.exit_files import CARD, WEIGHTS, load_heads, read_card
 from hispec_sim.models.exits import Kind
+from hispec_sim.models.files.exit_files import CARD, WEIGHTS, load_heads, read_card
 from hispec_sim.models.llama import Llama
 from hispec_sim.networks import NetworkSpec
 

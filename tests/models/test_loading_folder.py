@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.safetensors_folder import load_folder, save_folder
+from hispec_sim.models.files.safetensors_folder import load_folder, save_folder
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -17,7 +17,7 @@ from loading_fakes import LLAMA3, VARIANTS, assert_same_logits, checkpoint
 from transformers import LlamaForCausalLM
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.gguf_file import FREQUENCIES, GgufFile, load_gguf
+from hispec_sim.models.files.gguf_file import FREQUENCIES, GgufFile, load_gguf
 
 NAMES = {
     "model.embed_tokens": "token_embd",

@@ -18,9 +18,9 @@ from test_loading_gguf import write_gguf
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.files.safetensors_folder import save_folder
+from hispec_sim.models.files.tokenizer import Tokenizer, load_tokenizer
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.safetensors_folder import save_folder
-from hispec_sim.models.tokenizer import Tokenizer, load_tokenizer
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"

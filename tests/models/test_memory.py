@@ -14,12 +14,12 @@ import torch
 from hispec_sim.errors import InputError
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
-from hispec_sim.models.exit_files import load_heads, save_heads
 from hispec_sim.models.exits import AdapterHead, Kind, new_head
-from hispec_sim.models.gguf_file import StoredTensor, _dequantised
+from hispec_sim.models.files.exit_files import load_heads, save_heads
+from hispec_sim.models.files.gguf_file import StoredTensor, _dequantised
+from hispec_sim.models.files.weights import empty_network
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.memory import enough_memory
-from hispec_sim.models.weights import empty_network
 from hispec_sim.networks import NetworkSpec
 
 CONFIG = LlamaConfig(NetworkSpec("tiny", 3, 32, 4, 2, 8, 48, 97, True), max_positions=64)

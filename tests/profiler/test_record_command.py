@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cli.main import main
-from hispec_sim.models.exit_files import save_heads
 from hispec_sim.models.exits import AdapterHead
-from hispec_sim.models.safetensors_folder import save_folder
+from hispec_sim.models.files.exit_files import save_heads
+from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.profiler import record as recording
 
 sys.path.append(str(Path(__file__).parents[1] / "execute"))

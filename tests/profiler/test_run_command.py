@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hispec_sim.cli.main import main
 from hispec_sim.latency import NetworkCost, read_profile, write_profile
-from hispec_sim.models.exit_files import save_heads
 from hispec_sim.models.exits import BlockHead
-from hispec_sim.models.safetensors_folder import save_folder
+from hispec_sim.models.files.exit_files import save_heads
+from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.profiler import latency, measure, selfcheck
 from hispec_sim.profiler.forwards import Bench
 from hispec_sim.profiler.latency import with_notes

@@ -21,8 +21,8 @@ from hispec_sim.models.distil.loop import BATCH, PASSES, HeadTrainer
 from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts
 from hispec_sim.models.distil.teacher import Teacher, about_chunk, chunk_path, chunks_there, load_chunk
 from hispec_sim.models.distil.write import Written, fast_for_writing
-from hispec_sim.models.exit_files import save_heads
 from hispec_sim.models.exits import Kind
+from hispec_sim.models.files.exit_files import save_heads
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.train.checkpoint import NAME as CHECKPOINT
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.files.weights import empty_network
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.picking import draw, likeliest
-from hispec_sim.models.weights import empty_network
 
 CHOICES = 16
 """First choices kept for each token."""

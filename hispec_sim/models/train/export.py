@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.files.safetensors_folder import load_folder, save_folder
+from hispec_sim.models.files.tokenizer import Tokenizer
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.ranking import TokenRanking, count_ranking, write_ranking
-from hispec_sim.models.safetensors_folder import load_folder, save_folder
-from hispec_sim.models.tokenizer import Tokenizer
 from hispec_sim.models.train.card import model_card
 from hispec_sim.models.train.checkpoint import NAME as CHECKPOINT
 from hispec_sim.models.train.checkpoint import load_weights, read_rest

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from hispec_sim.models.tokenizer import INCOMPLETE, Tokenizer
+from hispec_sim.models.files.tokenizer import INCOMPLETE, Tokenizer
 
 PROMPTS, PROMPT_TOKENS = 192, 64
 PROMPTS_FILE = "prompts.jsonl"

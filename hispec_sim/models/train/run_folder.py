@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.tokenizer import read_core
+from hispec_sim.models.files.tokenizer import read_core
 from hispec_sim.models.train.corpus import Corpus
 from hispec_sim.models.train.recipe import Recipe
 from hispec_sim.models.train.span import Speed

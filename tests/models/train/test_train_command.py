@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from hispec_sim.cli.train import train_app
 from hispec_sim.errors import InputError
-from hispec_sim.models.safetensors_folder import load_folder
-from hispec_sim.models.tokenizer import load_tokenizer
+from hispec_sim.models.files.safetensors_folder import load_folder
+from hispec_sim.models.files.tokenizer import load_tokenizer
 from hispec_sim.models.train import corpus, evaluate, recipe
 from hispec_sim.models.train.export import default_pairs, trained_network
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.hf_config import config_json, read_config, read_json
+from hispec_sim.models.files.hf_config import config_json, read_config, read_json
+from hispec_sim.models.files.tokenizer import Tokenizer
+from hispec_sim.models.files.weights import SMALLER, Names, Part, Shape, empty_network, fill, match, parts
 from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.models.memory import enough_memory
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import to_halves
-from hispec_sim.models.tokenizer import Tokenizer
-from hispec_sim.models.weights import SMALLER, Names, Part, Shape, empty_network, fill, match, parts
 
 NAMES = Names(
     embedding="model.embed_tokens.weight",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.gguf_file import GgufFile
+from hispec_sim.models.files.gguf_file import GgufFile
+from hispec_sim.models.files.tokenizer import Tokenizer, read_core
 from hispec_sim.models.optional import optional
-from hispec_sim.models.tokenizer import Tokenizer, read_core
 
 LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

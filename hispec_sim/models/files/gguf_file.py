@@ -18,11 +18,11 @@ from torch import Tensor
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig, RopeScaling
+from hispec_sim.models.files.weights import SMALLER, Names, empty_network, fill, match
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.memory import enough_memory, give_back
 from hispec_sim.models.optional import optional
 from hispec_sim.models.rope import rotations
-from hispec_sim.models.weights import SMALLER, Names, empty_network, fill, match
 from hispec_sim.networks import NetworkSpec
 
 NAMES = Names(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.hf_config import read_json
+from hispec_sim.models.files.hf_config import read_json
 from hispec_sim.models.optional import optional
 
 Message = Mapping[str, str]
