@@ -39,6 +39,7 @@ class Node:
     reach: int  # position behind the forward's last token
     verified_from: int  # position of the run's first token
     in_row: int | None  # of a forward to an exit below the target: which one since a deeper level ran
+    next_forward: Node | None = field(repr=False)  # of the same step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,16 +68,21 @@ class StepGraph:
         """Node of a new request; its prompt is in every cache unless its length is given (see `cascade.start`)."""
         return self._first_node(start(self.cascade, min(max_new_tokens, self.ample_room), prompt_tokens))
 
-    def follow(self, node: Node, matched: int) -> Move:
-        """The move from `node` when `matched` tokens of its run matched."""
+    def follow(self, node: Node, matched: int, *, ended: bool = False) -> Move:
+        """The move from `node` when `matched` tokens of its run matched; `ended`: the newest token is a stop token."""
+        if ended:  # once in a request's life: not remembered
+            return self._move(node, matched, ended=True)
         move = node.after[matched]
         if move is None:
-            state = apply_outcome(self.cascade, node.state, Outcome(matched))
-            if state.committed and node.state.room == self.ample_room:
-                state = replace(state, room=self.ample_room)
-            following = None if state.finished else self._first_node(replace(state, committed=0))
-            move = node.after[matched] = Move(node, matched, following, state.committed)
+            move = node.after[matched] = self._move(node, matched, ended=False)
         return move
+
+    def _move(self, node: Node, matched: int, *, ended: bool) -> Move:
+        state = apply_outcome(self.cascade, node.state, Outcome(matched, ended))
+        if state.committed and not state.finished and node.state.room == self.ample_room:
+            state = replace(state, room=self.ample_room)
+        following = None if state.finished else self._first_node(replace(state, committed=0))
+        return Move(node, matched, following, state.committed)
 
     def with_room(self, node: Node, room: int) -> Node:
         """The same state with `room` tokens left: for the start of a round close to the length limit."""
@@ -120,6 +126,7 @@ class StepGraph:
                 reach=forward.position + forward.tokens,
                 verified_from=state.tentative[step.level],
                 in_row=self._in_row(state, step, forward),
+                next_forward=following,
             )
             if following is not None:
                 node.after = [Move(node, -1, following, 0)]

@@ -100,11 +100,12 @@ class Sampling:
         return kept / kept.sum(dim=-1, keepdim=True)
 
     def _likeliest(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens in order of probability, as many as hold `top_p` of it: few as a rule, where sorting all would take
-        longer than a draft."""
-        few = probabilities.topk(min(FEW, probabilities.shape[-1]), dim=-1)
-        if bool((few.values.sum(dim=-1) >= self._top_p).all()):
-            return few.values, few.indices
+        """Tokens in order of probability, as many as hold `top_p` of it: few as a rule, where a CPU would sort all
+        for longer than it drafts. A GPU sorts fast, and would have to be waited for to learn whether few do."""
+        if probabilities.device.type == "cpu" and probabilities.shape[-1] > FEW:
+            few = probabilities.topk(FEW, dim=-1)
+            if bool((few.values.sum(dim=-1) >= self._top_p).all()):
+                return few.values, few.indices
         return probabilities.sort(dim=-1, descending=True)
 
     def _draw(self, weights: Tensor) -> int:

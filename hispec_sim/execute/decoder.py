@@ -1,8 +1,8 @@
 """The reference executor: real networks decode text, driven by the same cascade and scheduler as the simulator.
 
-Each sequence holds a state of the cascade. It asks for the forwards of its next step; the scheduler groups what the
-sequences ask for; a forward is run, and the logits of a step's last forward decide the outcome that goes back into the
-state. Every cascade that can be simulated can be executed.
+Each sequence stands at a node of the cascade's graph of states and asks for its forward; the scheduler groups what the
+sequences ask for; a forward is run, and the logits of a step's last forward decide the outcome, which leads to the next
+node. Every cascade that can be simulated can be executed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hispec_sim.cascade import Cascade, Forward, Outcome, State, Step, apply_outcome, next_step, start
+from hispec_sim.cascade import Cascade, Forward
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Chooser, Token
 from hispec_sim.execute.record import DeviceForward, Record, SequenceRecord
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.llama import Llama
-from hispec_sim.scheduler import Grouping, Scheduler, Span
+from hispec_sim.scheduler import Grouping, Scheduler
+from hispec_sim.step_graph import Node, StepGraph
 
 Committed = Callable[[int, Sequence[Token]], None]
 """Called with a sequence's index and the tokens that have just become final."""
@@ -28,26 +29,20 @@ Committed = Callable[[int, Sequence[Token]], None]
 
 @dataclass(slots=True)
 class Decoding:
-    """One sequence being decoded. `text` is prompt and committed tokens, `tentative` what levels hold beyond."""
+    """One sequence being decoded: `node` is where it stands in the cascade, `text` is prompt and committed tokens,
+    `tentative` what levels hold beyond, `room` how many tokens may still be committed, none when it has finished."""
 
     index: int
     slot: int
     text: list[int]
     chooser: Chooser
-    state: State
-    step: Step
-    forwards_done: int = 0
+    node: Node
+    room: int
     tentative: list[Token] = field(default_factory=list)
     record: SequenceRecord = field(default_factory=SequenceRecord)
 
-    @property
-    def forward(self) -> Forward:
-        """The forward that the sequence asks for."""
-        return self.step.forwards[self.forwards_done]
-
-    def piece(self) -> Piece:
-        """What the sequence contributes to that forward."""
-        forward = self.forward
+    def piece(self, forward: Forward) -> Piece:
+        """What the sequence contributes to a forward."""
         position = len(self.text) + forward.position
         ids: list[int] = []
         if forward.first_layer == 0:
@@ -80,7 +75,7 @@ class Decoder:
         self._slots = slots
         self._max_tokens = max_tokens
         self.device = _known(networks, cascade.levels[-1].network).embedding.weight.device
-        self._levels = {(level.network, level.exit_layer): k for k, level in enumerate(cascade.levels)}
+        self._graph = StepGraph(cascade)
         self._networks = {
             name: CachedNetwork(
                 _known(networks, name),
@@ -131,12 +126,11 @@ class Decoder:
             for index, prompt in waiting:
                 if prefill_first:
                     record.prefill_ms += self._prefill(slot, prompt)
-                state = start(self.cascade, max_new_tokens, None if prefill_first else len(prompt))
-                step = next_step(self.cascade, state)
+                node = self._graph.start(max_new_tokens, None if prefill_first else len(prompt))
                 sequence = Decoding(
-                    index, slot, list(prompt), new_chooser(index), state, step, record=record.sequences[index]
+                    index, slot, list(prompt), new_chooser(index), node, max_new_tokens, record=record.sequences[index]
                 )
-                scheduler.ask(self._span(sequence.forward), sequence)
+                scheduler.ask(node.span, sequence)
                 return
 
         self._began_s = self._clock_s()
@@ -145,25 +139,27 @@ class Decoder:
         while batch := scheduler.next_batch():
             logits = self._run(batch, record)
             for sequence in batch:
-                sequence.record.forwards.append(sequence.forward)
-                rows, logits = _split(logits, sequence.forward.logits)
-                sequence.forwards_done += 1
-                if sequence.forwards_done == len(sequence.step.forwards):
+                node = sequence.node
+                sequence.record.forwards.append(node.forward)
+                rows, logits = _split(logits, node.forward.logits)
+                if node.next_forward is not None:
+                    sequence.node = node.next_forward
+                else:
                     assert rows is not None
                     committed = self._finish_step(sequence, rows, stop_ids)
                     if committed:
                         outputs[sequence.index].extend(token.token_id for token in committed)
                         on_commit(sequence.index, committed)
-                    if sequence.state.finished:
-                        admit(sequence.slot)
-                        continue
-                scheduler.ask(self._span(sequence.forward), sequence)
+                if sequence.room:
+                    scheduler.ask(sequence.node.span, sequence)
+                else:
+                    admit(sequence.slot)
         record.wall_ms = 1000 * (self._clock_s() - self._began_s)
         return outputs, record
 
     def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
-        forward = batch[0].forward
-        pieces = [sequence.piece() for sequence in batch]
+        forward = batch[0].node.forward
+        pieces = [sequence.piece(sequence.node.forward) for sequence in batch]
         began_s = self._clock_s()
         logits = self._networks[forward.network].forward(forward.first_layer, forward.last_layer, pieces)
         if logits is not None and logits.is_cuda:
@@ -200,27 +196,30 @@ class Decoder:
         return 1000 * (self._clock_s() - began_s)
 
     def _finish_step(self, sequence: Decoding, logits: Tensor, stop_ids: Collection[int]) -> list[Token]:
-        """Judge the run, move the state on, and return what was committed."""
-        step, first = sequence.step, sequence.state.tentative[sequence.step.level]
-        run = sequence.tentative[first : first + step.run]
-        verdict = sequence.chooser.judge(step.level, logits, run, bonus=step.bonus or step.run == 0)
-        if step.run:
-            sequence.record.verified.append((step.level, step.run, verdict.matched))
+        """Judge the run, move on, and return what was committed."""
+        node = sequence.node
+        first = node.verified_from
+        run = sequence.tentative[first : first + node.run]
+        verdict = sequence.chooser.judge(node.level, logits, run, bonus=node.bonus or node.run == 0)
+        if node.run:
+            sequence.record.verified.append((node.level, node.run, verdict.matched))
         del sequence.tentative[first + verdict.matched :]
         if verdict.own is not None:
             sequence.tentative.append(verdict.own)
         ended = sequence.tentative[-1].token_id in stop_ids
-        sequence.state = apply_outcome(self.cascade, sequence.state, Outcome(verdict.matched, ended))
+        move = self._graph.follow(node, verdict.matched, ended=ended)
         committed: list[Token] = []
-        if sequence.state.committed:
+        if move.committed:
             committed, sequence.tentative = sequence.tentative, []
             sequence.text.extend(token.token_id for token in committed)
-        if not sequence.state.finished:
-            sequence.step, sequence.forwards_done = next_step(self.cascade, sequence.state), 0
+            sequence.room -= move.committed
+        if move.target is None:
+            sequence.room = 0
+        elif move.committed and sequence.room < self._graph.ample_room:
+            sequence.node = self._graph.with_room(move.target, sequence.room)
+        else:
+            sequence.node = move.target
         return committed
-
-    def _span(self, forward: Forward) -> Span:
-        return Span(self._levels[forward.network, forward.last_layer], forward.first_layer)
 
 
 def _split(logits: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:

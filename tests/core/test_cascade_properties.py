@@ -173,6 +173,37 @@ def test_the_step_graph_takes_the_steps_of_the_raw_functions(
         assert log.requests[index].room == 0
 
 
+@thorough
+@given(
+    decoded_with=cascades(), limit=st.integers(1, 60), prompt=st.none() | st.integers(1, 9), seed=st.integers(0, 2**32)
+)
+def test_a_walk_with_stop_tokens_makes_the_same_forwards(
+    decoded_with: Cascade, limit: int, prompt: int | None, seed: int
+) -> None:
+    """As the executor walks: a stop token may be the newest after any step; two requests share the graph."""
+    graph = StepGraph(decoded_with)
+    for request in range(2):
+        rng = random.Random(seed + request)
+        state, node, room = start(decoded_with, limit, prompt), graph.start(limit, prompt), limit
+        while True:
+            step, ran = next_step(decoded_with, state), [node.forward]
+            while node.next_forward is not None:
+                node = node.next_forward
+                ran.append(node.forward)
+            assert tuple(ran) == step.forwards
+            assert (node.level, node.run, node.bonus) == (step.level, step.run, step.bonus)
+            outcome = Outcome(rng.randint(0, step.run), ended=rng.random() < 0.05)
+            state = apply_outcome(decoded_with, state, outcome)
+            move = graph.follow(node, outcome.matched, ended=outcome.ended)
+            assert move.committed == state.committed
+            assert (move.target is None) == state.finished
+            if move.target is None:
+                break
+            room, node = room - move.committed, move.target
+            if move.committed and room < graph.ample_room:
+                node = graph.with_room(node, room)
+
+
 def test_a_node_of_a_walked_graph_prints_on_a_screen() -> None:
     """Every node leads to every other: printing what comes after what comes after would not end."""
     graph = StepGraph(cascade(*NAMED["HiSpec"]))

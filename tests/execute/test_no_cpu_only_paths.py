@@ -88,7 +88,7 @@ class Watched(Decoder):
             logits = super()._run(batch, record)
         if logits is not None:
             assert logits.device.type == "meta"
-            assert logits.shape == (sum(sequence.forward.logits for sequence in batch), VOCABULARY)
+            assert logits.shape == (sum(sequence.node.forward.logits for sequence in batch), VOCABULARY)
         return logits
 
 
