@@ -16,7 +16,7 @@ the committed text that a level has not seen yet has a negative position.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import accumulate
@@ -230,17 +230,15 @@ def apply_outcome(cascade: Cascade, state: State, outcome: Outcome) -> State:
 
 def _push(cascade: Cascade, state: State, k: int, upto: int, logits: int) -> tuple[Forward, ...]:
     """Forwards that bring every token before `upto` to level k's depth, and read out the last `logits` of them."""
-    spans: list[tuple[Level, int, int]] = []  # the exit it ends at, first layer, position
+    forwards: list[Forward] = []
     first_layer = 0
     for j in cascade.exits[k]:
         level, position = cascade.levels[j], state.pushed[j]
         if position < upto:
-            if spans and spans[-1][2] == position:  # the same tokens go on: one longer span
-                first_layer = spans.pop()[1]
-            spans.append((level, first_layer, position))
+            if forwards and forwards[-1].position == position:  # the same tokens go on: one longer span
+                first_layer = forwards.pop().first_layer
+            tokens = upto - position
+            forwards.append(Forward(level.network, first_layer, level.exit_layer, tokens, position, 0, level.shortlist))
         first_layer = level.exit_layer
-    rows = [0] * (len(spans) - 1) + [logits]
-    return tuple(
-        Forward(level.network, first, level.exit_layer, upto - position, position, read_out, level.shortlist)
-        for (level, first, position), read_out in zip(spans, rows, strict=True)
-    )
+    forwards[-1] = replace(forwards[-1], logits=logits)
+    return tuple(forwards)
