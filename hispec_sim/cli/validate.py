@@ -177,7 +177,8 @@ def validate_command(
             except KeyboardInterrupt:
                 interrupted = True
     if measured_meanwhile and not profile.exists():
-        console.print(f"decoded; compare with --no-decode once {profile} is written", style="yellow")
+        done = "interrupted: go on with --resume" if interrupted else "decoded: compare with --no-decode"
+        console.print(f"{done} once {profile} is written", style="yellow")
         raise typer.Exit(INTERRUPTED if interrupted else 0)
     simulated = predictor()
     with progress("simulating", len(configurations), "configurations") as tick:

@@ -85,10 +85,10 @@ def check_same_machine(profile: LatencyProfile, here: Mapping[str, str]) -> None
     """Raises InputError unless a profile was measured under these conditions: on this device, with so many threads, in
     this type and with these weights. What it predicts is otherwise no prediction of what is run here."""
     there = {**profile.provenance.machine, "dtype": profile.provenance.dtype}
-    for key in SAME:
-        if there.get(key) != here[key]:
+    for key, value in here.items():
+        if there.get(key) != value:
             was = there.get(key, "not told, as it was not measured by hispec profile run")
             raise InputError(
-                f"latency profile {profile.name} is of another machine or model: {key} is {here[key]} here and was "
+                f"latency profile {profile.name} is of another machine or model: {key} is {value} here and was "
                 f"{was}; measure one here with hispec profile run, or say --other-device to go on all the same"
             )

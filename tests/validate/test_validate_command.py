@@ -122,6 +122,10 @@ def test_a_profile_of_another_machine(folder: Path, tmp_path: Path, capsys: pyte
     settings["machine"]["processor"] = "Another 9000"
     (out / "validation.json").write_text(json.dumps(settings))
     assert validate(elsewhere, "apart.trace", out, "--no-decode", *few) == 0
+    before = {key: value for key, value in settings.items() if key != "machine"}
+    (out / "validation.json").write_text(json.dumps(before))
+    assert validate(elsewhere, "apart.trace", out, "--no-decode", *few) == 0, "of before machines were written down"
+    (out / "validation.json").write_text(json.dumps(settings))
     capsys.readouterr()
     assert validate(elsewhere, "apart.trace", out, "--resume", "--other-device", *few) == 2
     assert "was begun with another machine" in capsys.readouterr().err
@@ -142,6 +146,13 @@ def test_a_profile_that_is_measured_meanwhile(
     assert validate(inputs, "apart.trace", tmp_path / "b", *turns) == 0
     assert "compare with --no-decode" in capsys.readouterr().out
     observe = decoding.observe
+
+    def interrupted(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoding, "observe", interrupted)
+    assert validate(inputs, "apart.trace", tmp_path / "d", *turns) == 130
+    assert "go on with --resume" in capsys.readouterr().out
 
     def written_meanwhile(*arguments: Any) -> Any:
         (inputs / "profile.csv").write_bytes(profile)
