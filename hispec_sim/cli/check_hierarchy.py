@@ -21,9 +21,7 @@ from hispec_sim.report.hierarchy_figures import draw_hierarchy
 
 
 def hierarchy_command(
-    profiles: Annotated[Path, typer.Option(help="Folder of the profiles: h100_sxm and cpu_1_thread are in it.")] = Path(
-        "profiles"
-    ),
+    profiles: Annotated[Path, typer.Option(help="Folder that h100_sxm and cpu_1_thread are in.")] = Path("profiles"),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results/hierarchy"),
     force: Annotated[bool, typer.Option("--force", help="Replace results that are already there.")] = False,
     odds_ratio: Annotated[

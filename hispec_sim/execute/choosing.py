@@ -94,12 +94,12 @@ class Sampling:
         probabilities = torch.softmax(logits.float() / self._temperature, dim=-1)
         if self._top_p == 1:
             return probabilities
-        ordered, order = self._likeliest(probabilities)
+        ordered, order = self._in_order(probabilities)
         ordered[ordered.cumsum(dim=-1) - ordered >= self._top_p] = 0
         kept = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
         return kept / kept.sum(dim=-1, keepdim=True)
 
-    def _likeliest(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_order(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens in order of probability, as many as hold `top_p` of it: few as a rule, where a CPU would sort all
         for longer than it drafts. A GPU sorts fast, and would have to be waited for to learn whether few do."""
         if probabilities.device.type == "cpu" and probabilities.shape[-1] > FEW:
