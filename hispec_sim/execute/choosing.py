@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.picking import draw, likeliest
-
-FEW = 256
-"""Tokens among which those of `top_p` are looked for first."""
+from hispec_sim.models.picking import draw, likeliest, nucleus
 
 
 @dataclass(slots=True)
@@ -94,19 +91,7 @@ class Sampling:
         probabilities = torch.softmax(logits.float() / self._temperature, dim=-1)
         if self._top_p == 1:
             return probabilities
-        ordered, order = self._in_order(probabilities)
-        ordered[ordered.cumsum(dim=-1) - ordered >= self._top_p] = 0
-        kept = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
-        return kept / kept.sum(dim=-1, keepdim=True)
-
-    def _in_order(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens in order of probability, as many as hold `top_p` of it: few as a rule, where a CPU would sort all
-        for longer than it drafts. A GPU sorts fast, and would have to be waited for to learn whether few do."""
-        if probabilities.device.type == "cpu" and probabilities.shape[-1] > FEW:
-            few = probabilities.topk(FEW, dim=-1)
-            if bool((few.values.sum(dim=-1) >= self._top_p).all()):
-                return few.values, few.indices
-        return probabilities.sort(dim=-1, descending=True)
+        return nucleus(probabilities, self._top_p)
 
     def _draw(self, weights: Tensor) -> int:
         return int(draw(weights[None], self._generator))

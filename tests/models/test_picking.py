@@ -26,13 +26,27 @@ def test_as_often_as_the_weights_say() -> None:
 @given(
     weights=st.lists(st.sampled_from([0.0, 1e-30, 1e-6, 0.1, 1.0, 3e7]), min_size=1, max_size=40).filter(any),
     share=st.sampled_from([0.0, 0.5, 1 - 2**-53]),
+    block=st.sampled_from([1, 2, 256]),
 )
-def test_a_token_without_weight_is_never_drawn(weights: list[float], share: float) -> None:
-    """Not even at the ends of the range of random numbers."""
+def test_a_token_without_weight_is_never_drawn(weights: list[float], share: float, block: int) -> None:
+    """Not even at the ends of the range of random numbers, in blocks or not."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picking, "BLOCK", block)
         patch.setattr(picking.torch, "rand", lambda *size, **how: torch.full(size, share, dtype=torch.float64))
         token = int(draw(torch.tensor([weights]), torch.Generator()))
     assert weights[token] > 0
+
+
+def test_of_a_large_vocabulary_too() -> None:
+    """A block first, then a token of it; the last block is not full. Within five standard errors."""
+    size, n = 16 * picking.BLOCK + 7, 20_000
+    weights = torch.zeros(size)
+    at = torch.tensor([0, 3, picking.BLOCK - 1, picking.BLOCK, 9 * picking.BLOCK + 5, size - 1])
+    weights[at] = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 1.0])
+    counts = torch.bincount(draw(weights.expand(n, size), torch.Generator().manual_seed(1)), minlength=size)
+    share = weights / weights.sum()
+    assert counts[weights == 0].sum() == 0
+    assert ((counts / n - share).abs() <= 5 * (share * (1 - share) / n).sqrt()).all()
 
 
 def test_same_seed_same_tokens() -> None:
