@@ -53,7 +53,7 @@ def network() -> Llama:
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer slots than sequences, as in a real run."""
-    monkeypatch.setattr("hispec_sim.models.distil.teacher.SEQUENCES", 16)
+    monkeypatch.setattr("hispec_sim.models.distil.teacher.SEQUENCES", {False: 16, True: 16})
     monkeypatch.setattr("hispec_sim.models.distil.write.SLOTS", 6)
 
 

@@ -31,7 +31,7 @@ SAMPLED_TOKENS = 4096
 PASSES = 3
 """How often each sequence is seen unless a run says otherwise, where time allows."""
 LEARNING_RATE = {Kind.ADAPTER: 1e-3, Kind.BLOCK: 1e-3}
-FINAL_LEARNING_RATE = 0.1
+FINAL_LEARNING_RATE = 0.02
 WARM_UP = 0.05
 WEIGHT_DECAY = 0.01
 BETAS = (0.9, 0.95)

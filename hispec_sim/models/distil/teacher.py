@@ -21,9 +21,9 @@ from hispec_sim.models.distil.write import Assignment, Written, write
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.optional import optional
 
-SEQUENCES = 192
-"""Sequences of a chunk. When few of them are left to write, the network works for few: a chunk should be several times
-what is written at once."""
+SEQUENCES = {False: 512, True: 192}
+"""Sequences of a chunk, held-out or not. When few of them are left to write, the network works for few: a chunk should
+be several times what is written at once. Held-out text is written in full precision, several times slower."""
 NEW_TOKENS = (32, 256)
 OPENING = (0, 8)
 TEMPERATURES = (0.0, 0.0, 0.7, 1.0)
@@ -62,7 +62,7 @@ class Teacher:
         """Write chunk `number` of one side to disk; False, and nothing is written, if `keep_on` said no."""
         began = time.monotonic()
         rng = np.random.default_rng([self._seed, 1 + held_out, number])
-        assignments = [self._assign(rng, held_out) for _ in range(SEQUENCES)]
+        assignments = [self._assign(rng, held_out) for _ in range(SEQUENCES[held_out])]
         generator = torch.Generator(device=self._network.embedding.weight.device)
         generator.manual_seed(int(rng.integers(2**62)))
         network = self._network if held_out else self._rounded

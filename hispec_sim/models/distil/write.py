@@ -17,8 +17,8 @@ from hispec_sim.models.picking import draw, likeliest
 
 CHOICES = 16
 """First choices kept for each token."""
-SLOTS = 64
-"""Sequences that are written at once."""
+SLOTS = 128
+"""Sequences that are written at once: half as many wrote a sixth fewer tokens in the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def write(
     """The sequences of all assignments, or None if `keep_on` said no. The same generator state gives the same text.
 
     At most `SLOTS` are written at once. One that ends makes room for the next, so that the network's weights are read
-    for many tokens all the time.
+    for many tokens all the time; the longest begin first, so that few are left to be written alone.
     """
     slots = min(SLOTS, len(assignments))
     longest = max(len(each.prompt) + each.new_tokens for each in assignments)
@@ -70,7 +70,8 @@ def write(
     device = network.embedding.weight.device
     texts = [list(each.prompt) for each in assignments]
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in assignments]
-    waiting, seated = deque(range(len(assignments))), dict[int, int]()
+    longest_first = sorted(range(len(assignments)), key=lambda i: -assignments[i].new_tokens)
+    waiting, seated = deque(longest_first), dict[int, int]()
     while waiting or seated:
         if not keep_on():
             return None
@@ -81,11 +82,16 @@ def write(
         seated.update(newcomers)
         writing = sorted((newcomers or seated).items())
         pieces = [_piece(slot, texts[i], whole=bool(newcomers)) for slot, i in writing]
+        if not newcomers and len(free) < slots // 2:
+            # With all slots in order caches are read where they lie; with gaps they would be copied for every layer.
+            pieces = sorted([*pieces, *(Piece(slot, 0, 1, 0, [0]) for slot in free)], key=lambda piece: piece.slot)
         logits = cached.forward(0, network.config.shape.n_layers, pieces)
         assert logits is not None
         temperatures = torch.tensor([_temperature(assignments[i], len(kept[i])) for _, i in writing], device=device)
-        best = torch.log_softmax(logits.float(), dim=-1).topk(min(CHOICES, logits.shape[-1]))
-        choices, log_probs = best.indices.int().cpu(), best.values.half().cpu()
+        logits = logits.float()
+        best = logits.topk(min(CHOICES, logits.shape[-1]))
+        choices = best.indices.int().cpu()
+        log_probs = (best.values - logits.logsumexp(dim=-1, keepdim=True)).half().cpu()
         tokens = _draw(logits, temperatures, generator).tolist()
         for row, ((slot, i), token) in enumerate(zip(writing, tokens, strict=True)):
             texts[i].append(token)
@@ -127,9 +133,9 @@ def _temperature(assignment: Assignment, written: int) -> float:
 
 def _draw(logits: Tensor, temperatures: Tensor, generator: torch.Generator) -> Tensor:
     """A token for each row of logits, (rows, vocab_size): the most likely one where the temperature is 0."""
-    greedy = likeliest(logits)
-    if not bool((temperatures > 0).any()):
-        return greedy
-    heat = torch.where(temperatures > 0, temperatures, 1.0)
-    drawn = draw(torch.softmax(logits.float() / heat[:, None], dim=-1), generator)
-    return torch.where(temperatures > 0, drawn, greedy)
+    tokens = likeliest(logits)
+    hot = temperatures > 0
+    if bool(hot.any()):
+        heat = temperatures[hot, None]
+        tokens[hot] = draw(torch.softmax(logits[hot] / heat, dim=-1), generator)
+    return tokens
