@@ -13,6 +13,7 @@ import torch
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.distil import states
 from hispec_sim.models.distil.evaluate import agreement
 from hispec_sim.models.distil.loop import (
     BATCH,
@@ -26,6 +27,7 @@ from hispec_sim.models.distil.loop import (
 )
 from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts, split_topics
 from hispec_sim.models.distil.run import HEADS, Settings, Stand, read_settings, run, start
+from hispec_sim.models.distil.states import KeptStates, states_at
 from hispec_sim.models.distil.teacher import Teacher, chunk_path, chunks_there, load_chunk
 from hispec_sim.models.exits import Kind
 from hispec_sim.models.files.exit_files import CARD, WEIGHTS, load_heads, read_card
@@ -116,6 +118,32 @@ def test_training_raises_agreement(tmp_path: Path, kind: Kind, gain: float, monk
         assert 0 < found.error < 0.1
         assert set(found.by_topic) == {each.topic for each in held_out}
     assert all(torch.equal(before[name], parameter) for name, parameter in network().named_parameters())
+
+
+def test_the_lower_layers_run_once_for_each_sequence_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever company a sequence comes again, its states are the same, those of the layers, rounded, and the layers
+    stay still; what found no room is run anew."""
+    runs: list[int] = []
+    monkeypatch.setattr(states, "states_at", lambda *given: runs.append(1) or states_at(*given))
+    rng = np.random.default_rng(0)
+    text = [torch.from_numpy(rng.integers(0, 40, n)) for n in (9, 5, 7, 3)]
+
+    def look(kept: KeptStates, *numbers: int) -> None:
+        found = kept.of(numbers, [text[number] for number in numbers])
+        for row, number in enumerate(numbers):
+            alone = states_at(network(), text[number][None], [2, 4])
+            for padded, expected in zip(found, alone, strict=True):
+                assert torch.equal(padded[row, : len(text[number])], expected[0].bfloat16().float())
+                assert not padded[row, len(text[number]) :].any()
+
+    kept = KeptStates(network(), [2, 4], torch.bfloat16)
+    for numbers, ran in (((0, 1), 2), ((2, 3), 4), ((3, 0), 4), ((1,), 4), ((2, 1, 0, 3), 4)):
+        look(kept, *numbers)
+        assert len(runs) == ran
+    short = KeptStates(network(), [2, 4], torch.bfloat16, room_bytes=14 * 2 * 32 * 2)  # the first two alone
+    for numbers, ran in (((0, 1, 2), 7), ((1, 0), 7), ((2, 0), 8)):
+        look(short, *numbers)
+        assert len(runs) == ran
 
 
 def all_of(vocab_size: int) -> Candidates:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hispec_sim.models.distil.loop import BATCH, batch_of, head_states, states_at
+from hispec_sim.models.distil.loop import BATCH, batch_of, head_states
+from hispec_sim.models.distil.states import states_at
 from hispec_sim.models.distil.write import Written
 from hispec_sim.models.exits import ExitHead
 from hispec_sim.models.llama import Llama

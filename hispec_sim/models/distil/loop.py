@@ -1,5 +1,5 @@
-"""Training heads: hidden states from the frozen lower layers, once for all exits, and the distance of what each head
-reads out of them to what the whole network said.
+"""Training heads: hidden states from the frozen lower layers, once for all exits and passes, and the distance of what
+each head reads out of them to what the whole network said.
 
 The network's first choices were stored with the text, so the layers above the deepest exit never run.
 """
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from hispec_sim.models.distil.states import KeptStates
 from hispec_sim.models.distil.write import Written
 from hispec_sim.models.exits import ExitHead, Kind, new_head
 from hispec_sim.models.llama import Llama, attend_causally
@@ -61,17 +62,6 @@ def batch_of(sequences: Sequence[Written], device: torch.device) -> Batch:
         torch.cat([each.choices for each in sequences]).long().to(device),
         torch.cat([each.log_probs for each in sequences]).float().to(device),
     )
-
-
-@torch.no_grad()
-def states_at(network: Llama, tokens: Tensor, exits: Sequence[int]) -> list[Tensor]:
-    """Hidden states (sequences, tokens, hidden_size) at each exit, shallow to deep, from one pass."""
-    turn = network.rotations[None, : tokens.shape[1], None]
-    x, states = network.embedding(tokens), []
-    for first, last in zip((0, *exits), exits, strict=False):
-        x = network.span(x, first, last, turn, attend_causally)
-        states.append(x)
-    return states
 
 
 def head_states(network: Llama, head: ExitHead, x: Tensor, batch: Batch) -> Tensor:
@@ -134,14 +124,24 @@ class HeadTrainer:
     """Heads in training, and how many of `steps` steps they have made."""
 
     def __init__(
-        self, network: Llama, exits: Sequence[int], kind: Kind, sequences: Sequence[Written], *, steps: int, seed: int
+        self,
+        network: Llama,
+        exits: Sequence[int],
+        kind: Kind,
+        sequences: Sequence[Written],
+        *,
+        steps: int,
+        seed: int,
+        room_bytes: int | None = None,
     ) -> None:
-        """`exits`: shallow to deep. The network is frozen."""
+        """`exits`: shallow to deep. The network is frozen; `room_bytes` may go to what it makes of the text."""
         self.network, self.exits, self.kind = network.requires_grad_(False), tuple(exits), kind
         self.sequences, self.steps, self.seed = sequences, steps, seed
         self.step = 0
         self._order: tuple[int, np.ndarray] | None = None
         self._bfloat16 = network.embedding.weight.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        dtype = torch.bfloat16 if self._bfloat16 else network.embedding.weight.dtype
+        self._states = KeptStates(network, self.exits, dtype, room_bytes)
         self._heads = nn.ModuleDict({str(layer): new_head(kind, network).float() for layer in exits})
         matrices = [parameter for parameter in self._heads.parameters() if parameter.dim() > 1]
         vectors = [parameter for parameter in self._heads.parameters() if parameter.dim() == 1]
@@ -158,8 +158,7 @@ class HeadTrainer:
 
     def train_step(self) -> dict[int, float]:
         """Make the next step; returns the divergence at each exit."""
-        batch = batch_of(self._sequences_of(self.step), self.network.embedding.weight.device)
-        parts = self.losses(batch)
+        parts = self._losses(self._numbers_of(self.step))
         torch.stack(list(parts.values())).sum().backward()
         for head in self.heads.values():
             torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)
@@ -172,22 +171,8 @@ class HeadTrainer:
 
     def try_step(self) -> None:
         """The work of a step, but for the last move: everything stays as it is."""
-        batch = batch_of(self._sequences_of(self.step), self.network.embedding.weight.device)
-        torch.stack(list(self.losses(batch).values())).sum().backward()
+        torch.stack(list(self._losses(self._numbers_of(self.step)).values())).sum().backward()
         self._optimizer.zero_grad(set_to_none=True)
-
-    def losses(self, batch: Batch) -> dict[int, Tensor]:
-        """The divergence at each exit."""
-        rng = np.random.default_rng([self.seed, 4, self.step])
-        candidates = draw_candidates(batch.choices, self.network.config.shape.vocab_size, SAMPLED_TOKENS, rng)
-        weight = self.network.head.weight[candidates.token_ids]
-        found = {}
-        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=self._bfloat16):
-            states = states_at(self.network, batch.tokens, self.exits)
-            for (layer, head), x in zip(self.heads.items(), states, strict=True):
-                logits = F.linear(head_states(self.network, head, x, batch), weight).float()
-                found[layer] = divergence(logits, candidates, batch.choices, batch.log_probs)
-        return found
 
     def save(self, folder: Path, rest: dict[str, Any]) -> None:
         """Write a checkpoint with `rest` (plain data) beside the step."""
@@ -203,14 +188,30 @@ class HeadTrainer:
                     state[key] = value.to(parameter.device)
         return rest
 
-    def _sequences_of(self, step: int) -> list[Written]:
-        """The sequences of a step follow from its number: every pass over the text has an order of its own."""
+    def _losses(self, numbers: Sequence[int]) -> dict[int, Tensor]:
+        """The divergence at each exit on the sequences of these numbers."""
+        sequences = [self.sequences[number] for number in numbers]
+        batch = batch_of(sequences, self.network.embedding.weight.device)
+        rng = np.random.default_rng([self.seed, 4, self.step])
+        candidates = draw_candidates(batch.choices, self.network.config.shape.vocab_size, SAMPLED_TOKENS, rng)
+        weight = self.network.head.weight[candidates.token_ids]
+        found = {}
+        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=self._bfloat16):
+            lengths = [len(each.tokens) - 1 for each in sequences]
+            states = self._states.of(numbers, [row[:n] for row, n in zip(batch.tokens, lengths, strict=True)])
+            for (layer, head), x in zip(self.heads.items(), states, strict=True):
+                logits = F.linear(head_states(self.network, head, x, batch), weight).float()
+                found[layer] = divergence(logits, candidates, batch.choices, batch.log_probs)
+        return found
+
+    def _numbers_of(self, step: int) -> list[int]:
+        """The sequences of a step follow from the step: every pass over the text has an order of its own."""
         per_pass = max(1, len(self.sequences) // BATCH)
         turn, place = divmod(step, per_pass)
         if self._order is None or self._order[0] != turn:
             lengths = np.array([len(each.tokens) for each in self.sequences])
             self._order = turn, order_of_pass(lengths, np.random.default_rng([self.seed, 3, turn]))
-        return [self.sequences[i] for i in self._order[1][place * BATCH : (place + 1) * BATCH]]
+        return self._order[1][place * BATCH : (place + 1) * BATCH].tolist()
 
     def _rate(self) -> float:
         """Share of the learning rate at this step: a linear start, then half a cosine."""

@@ -196,11 +196,12 @@ def _write_text(
 
 
 def _steps(settings: Settings, network: Llama, sequences: Sequence[Written], text_s: float) -> int:
-    """Steps for all passes over the text, or as many as the rest of the budget allows, timed here."""
+    """Steps for all passes over the text, or as many as the rest of the budget allows at the pace of the first pass,
+    timed here."""
     steps = max(1, settings.passes * len(sequences) // BATCH)
     if settings.budget_s is None:
         return steps
-    trainer = HeadTrainer(network, settings.exits, settings.kind, sequences, steps=1, seed=settings.seed)
+    trainer = HeadTrainer(network, settings.exits, settings.kind, sequences, steps=1, seed=settings.seed, room_bytes=0)
     trainer.try_step()
     began = time.monotonic()
     for _ in range(2):
