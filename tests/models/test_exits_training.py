@@ -129,9 +129,11 @@ def test_the_lower_layers_run_once_for_each_sequence_while_there_is_room(monkeyp
     text = [torch.from_numpy(rng.integers(0, 40, n)) for n in (9, 5, 7, 3)]
 
     def look(kept: KeptStates, *numbers: int) -> None:
-        found = kept.of(numbers, [text[number] for number in numbers])
+        with torch.autocast("cpu", torch.bfloat16):
+            found = kept.of(numbers, [text[number] for number in numbers])
         for row, number in enumerate(numbers):
-            alone = states_at(network(), text[number][None], [2, 4])
+            with torch.autocast("cpu", torch.bfloat16):
+                alone = states_at(network(), text[number][None], [2, 4])
             for padded, expected in zip(found, alone, strict=True):
                 assert torch.equal(padded[row, : len(text[number])], expected[0].bfloat16().float())
                 assert not padded[row, len(text[number]) :].any()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hispec_sim.models.llama import Llama, attend_causally
 
@@ -15,12 +16,16 @@ ROOM_SHARE = 0.4
 
 
 @torch.no_grad()
-def states_at(network: Llama, tokens: Tensor, exits: Sequence[int]) -> list[Tensor]:
-    """Hidden states (sequences, tokens, hidden_size) at each exit, shallow to deep, from one pass."""
+def states_at(
+    network: Llama, tokens: Tensor, exits: Sequence[int], layers: Sequence[nn.Module] | None = None
+) -> list[Tensor]:
+    """Hidden states (sequences, tokens, hidden_size) at each exit, shallow to deep, from one pass through `layers`, the
+    network's own unless given."""
     turn = network.rotations[None, : tokens.shape[1], None]
     x, states = network.embedding(tokens), []
     for first, last in zip((0, *exits), exits, strict=False):
-        x = network.span(x, first, last, turn, attend_causally)
+        for layer in (layers or network.layers)[first:last]:
+            x = layer(x, turn, attend_causally)
         states.append(x)
     return states
 
@@ -34,6 +39,7 @@ class KeptStates:
     def __init__(self, network: Llama, exits: Sequence[int], dtype: torch.dtype, room_bytes: int | None = None) -> None:
         """`room_bytes`: a share of the free memory unless given."""
         self._network, self._exits, self._dtype = network, tuple(exits), dtype
+        self._layers = [_with_products_in(dtype, layer) for layer in network.layers[: exits[-1]]]
         self._room_bytes = _free_bytes(network.embedding.weight.device) if room_bytes is None else room_bytes
         self._kept: dict[int, Tensor] = {}
 
@@ -50,11 +56,22 @@ class KeptStates:
         """(exits, tokens, hidden_size)."""
         if number in self._kept:
             return self._kept[number]
-        states = torch.cat(states_at(self._network, tokens[None], self._exits)).to(self._dtype)
+        states = torch.cat(states_at(self._network, tokens[None], self._exits, self._layers)).to(self._dtype)
         if states.nbytes <= self._room_bytes:
             self._kept[number] = states
             self._room_bytes -= states.nbytes
         return states
+
+
+def _with_products_in(dtype: torch.dtype, layer: nn.Module) -> nn.Module:
+    """A layer that multiplies in `dtype`. Autocast does the same, but casts frozen weights anew for every sequence."""
+    if all(weight.dtype == dtype for weight in layer.parameters()):
+        return layer
+    layer = copy.deepcopy(layer)
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            module.to(dtype)
+    return layer
 
 
 def _free_bytes(device: torch.device) -> int:
