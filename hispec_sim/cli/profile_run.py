@@ -55,6 +55,13 @@ def run_command(
         bool, typer.Option("--check", help="Then check the profile against real decoding; keep the result in it.")
     ] = False,
     allow_noise: Annotated[bool, typer.Option("--allow-noise", help="Go on on a noisy machine; it is noted.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            help="Measure in quiet moments: what another process disturbed is measured again, beyond --budget.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and of random tokens.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished measurement of --out.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that exists.")] = False,
@@ -67,14 +74,24 @@ def run_command(
     """Measure how long a network's forwards take here, as they occur in decoding, and write a latency profile.
 
     Ctrl-C keeps what is measured; --resume goes on. Run it with nothing else on the machine: a noisy one is refused.
-    Where others share the machine, measure in turns with what the profile is to predict (--turns, see hispec validate).
+    Where others share the machine, measure in quiet moments (--quiet), and in turns with what the profile is to predict
+    (--turns, see hispec validate).
 
     hispec profile run --model smollm2 --threads 1 --budget 5m --check --out profiles/mine/smollm2.csv
     """
     from hispec_sim.execute.generate import use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
-    from hispec_sim.profiler.latency import grid_for, measure_network, profile_of, ranges_of, unfinished_path
+    from hispec_sim.profiler.latency import (
+        grid_for,
+        measure_network,
+        profile_of,
+        quiet_moments,
+        ranges_of,
+        unfinished_path,
+        with_notes,
+    )
+    from hispec_sim.profiler.moments import AnyMoment
     from hispec_sim.profiler.selfcheck import SelfCheck
 
     console = Console(stderr=True)
@@ -82,7 +99,7 @@ def run_command(
         "model": model, "exit_heads": exit_heads, "dtype": dtype, "device": device, "threads": threads,
         "clock": clock, "exits": numbers("--exits", exits), "batches": numbers("--batch", batch),
         "contexts": numbers("--contexts", contexts), "shortlists": numbers("--shortlists", shortlists),
-        "budget_s": seconds_of("--budget", budget), "allow_noise": allow_noise, "seed": seed,
+        "budget_s": seconds_of("--budget", budget), "allow_noise": allow_noise, "quiet": quiet, "seed": seed,
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     if not settings["batches"]:
@@ -100,17 +117,22 @@ def run_command(
             exits=tuple(settings["exits"]),
             shortlists=tuple(settings["shortlists"]),
         )
+        moments = quiet_moments(loaded.network, clock) if quiet else AnyMoment()
         checking = None
         if check:
-            checking = SelfCheck(loaded, ranges_of(loaded.network, grid), clock=clock, seed=seed)
+            checking = SelfCheck(loaded, ranges_of(loaded.network, grid), clock=clock, seed=seed, moments=moments)
         out.parent.mkdir(parents=True, exist_ok=True)
         with _shown(console) as show:
             try:
-                measure_network(loaded.network, measurement, grid, out, show=show, check=checking, rest=rest)
+                measure_network(
+                    loaded.network, measurement, grid, out, show=show, check=checking, rest=rest, moments=moments
+                )
             except KeyboardInterrupt:
                 console.print("stopped, all that was measured is kept: the same command with --resume goes on")
                 raise typer.Exit(INTERRUPTED) from None
         profile, fitted = profile_of(measurement, loaded)
+        if quiet:
+            profile = with_notes(profile, {"moments": f"quiet ones, {moments.lost_s:.0f} s lost to others"})
         if checking is not None:
             profile = _checked(profile, checking, measurement.checked)
     write_profile(profile, out, overwrite=force)
@@ -171,7 +193,7 @@ def _command(settings: dict[str, Any], budget: str, check: bool, out: Path) -> s
         if settings[key]:
             words += [option, ",".join(map(str, settings[key]))]
     words += ["--budget", budget]
-    words += ["--check"] * check + ["--allow-noise"] * settings["allow_noise"]
+    words += ["--check"] * check + ["--allow-noise"] * settings["allow_noise"] + ["--quiet"] * settings["quiet"]
     return shlex.join([*words, "--out", out.as_posix(), "--force"])
 
 

@@ -19,6 +19,7 @@ from hispec_sim.profiler.bench import cascades, clock_for, default_exits, open_b
 from hispec_sim.profiler.fit import Fit, fit
 from hispec_sim.profiler.machine import device_slug, dtype_name, machine_of, software
 from hispec_sim.profiler.measure import Measurement, Stand, measure
+from hispec_sim.profiler.moments import Moments, QuietMoments
 from hispec_sim.profiler.plan import COARSE_QUERY_TOKENS, CONTEXTS, Grid
 from hispec_sim.profiler.quiet import Probe
 from hispec_sim.profiler.selfcheck import Ranges, SelfCheck
@@ -85,9 +86,11 @@ def measure_network(
     show: Callable[[Stand], None] = lambda stand: None,
     check: SelfCheck | None = None,
     rest: Callable[[], float] = lambda: 0.0,
+    moments: Moments | None = None,
 ) -> None:
     """Measure, or go on measuring, as `measurement.settings` say; what is there is saved beside `out` all the time.
-    `check` is played between rounds; `rest` is called between episodes (see `measure.measure`)."""
+    `check` is played between rounds; `rest` is called between episodes, which are played in
+    `moments` (see `measure.measure`)."""
     settings = measurement.settings
     clock = clock_for(network, settings["clock"])
     probe = Probe(clock, steady_work(network.embedding.weight.device))
@@ -107,7 +110,13 @@ def measure_network(
         show=show,
         check=(lambda room_s: check.play(measurement.checked, room_s)) if check else (lambda room_s: None),
         rest=rest,
+        moments=moments,
     )
+
+
+def quiet_moments(network: Llama, clock: str) -> QuietMoments:
+    """Those of the device that a network is on, which it learns about for ten seconds."""
+    return QuietMoments(clock_for(network, clock), steady_work(network.embedding.weight.device))
 
 
 def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyProfile, Fit]:

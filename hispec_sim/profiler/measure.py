@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 from hispec_sim.errors import InputError
 from hispec_sim.profiler.clock import Clock
 from hispec_sim.profiler.forwards import Episode, Kind, Point, Sample, What
+from hispec_sim.profiler.moments import AnyMoment, Moments
 from hispec_sim.profiler.plan import Grid, chosen_grid, long_from_s
 from hispec_sim.profiler.quiet import Probe
 
@@ -128,19 +130,23 @@ def measure(
     show: Callable[[Stand], None] = lambda stand: None,
     check: Callable[[float], None] = lambda room_s: None,
     rest: Callable[[], float] = lambda: 0.0,
+    moments: Moments | None = None,
 ) -> None:
     """Fill `measurement` with samples.
 
     A first round, not kept, warms everything up and tells what episodes cost; then the grid is chosen, played in
     rounds of random order, and what is wide is played on until it is sharp or `budget_s` is used. KeyboardInterrupt
     saves and goes on to the caller. Between rounds `check` runs what the profile is to predict, for about so many
-    seconds; between episodes `rest` may let others work, and returns for how many seconds: they are not of the budget.
+    seconds; between episodes `rest` may let others work, and returns for how many seconds: they are not of the budget,
+    nor is what `moments` lose, in which episodes are played: all of them, unless given.
     Raises InputError on a noisy machine unless `allow_noise`, and when the budget is too small for three rounds.
     """
     began_s, saved_s, before_s, others_s = clock.now_s(), clock.now_s(), measurement.spent_s, 0.0
+    moments = moments or AnyMoment()
+    lost_before_s = moments.lost_s
 
     def spent_s() -> float:
-        return before_s + clock.now_s() - began_s - others_s
+        return before_s + clock.now_s() - began_s - others_s - (moments.lost_s - lost_before_s)
 
     def left_s() -> float:
         return budget_s - spent_s()
@@ -160,9 +166,9 @@ def measure(
             if not must_end and left_s() <= 0:
                 break
             others_s += rest()
-            episode, at_s = episodes[index], clock.now_s()
-            found = player.play(episode)
-            cost_s[episode] = clock.now_s() - at_s
+            episode, at_s = episodes[index], spent_s()
+            found = moments.measure(partial(player.play, episode))
+            cost_s[episode] = spent_s() - at_s
             probe.run()
             if keep:
                 for point, ms in found:

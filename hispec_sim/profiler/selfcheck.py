@@ -19,6 +19,7 @@ from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
 from hispec_sim.profiler.decoded import decode_ms, first_checked
+from hispec_sim.profiler.moments import AnyMoment, Moments
 from hispec_sim.profiler.prompts import Split, prompt_set
 from hispec_sim.simulate.jitter import mean_factor
 
@@ -138,12 +139,21 @@ class SelfCheck:
     """
 
     def __init__(
-        self, model: LoadedModel, ranges: Ranges, *, clock: str = "wall", seed: int = 0, prompts: str | None = None
+        self,
+        model: LoadedModel,
+        ranges: Ranges,
+        *,
+        clock: str = "wall",
+        seed: int = 0,
+        prompts: str | None = None,
+        moments: Moments | None = None,
     ) -> None:
-        """`prompts`: a set whose held-out half is decoded; by default prose, or the model's own."""
+        """`prompts`: a set whose held-out half is decoded; by default prose, or the model's own. `moments`: when what
+        runs counts; always, unless given."""
         network = self._network = model.network
         self._clock, self._rng = clock_for(network, clock), np.random.default_rng([seed, 1])
         self._ranges, n_layers = ranges, network.config.shape.n_layers
+        self._moments = moments or AnyMoment()
         self._shapes = self._drawn(n_layers)
         names = prompts or ("reference" if model.name == "reference" else "prose")
         room = ranges.longest - NEW_TOKENS
@@ -198,9 +208,10 @@ class SelfCheck:
         return [*forwards, *decodes]
 
     def _play(self, name: str, times: Times) -> None:
-        began_s = self._clock.now_s()
+        began_s, lost_s = self._clock.now_s(), self._moments.lost_s
         if name == _FORWARDS:
-            self._play_forwards(times)
+            for shape, ms in self._moments.measure(self._forwards):
+                times.setdefault(shape.name, []).append(ms)
         else:
             cascade, prompts = self._decodes[name]
             decoder = Decoder(
@@ -210,14 +221,17 @@ class SelfCheck:
                 max_tokens=self._ranges.longest,
                 clock_s=self._clock.loop_s,
             )
-            record = decoder.decode(prompts, NEW_TOKENS, new_chooser=lambda index: Greedy())[1]
+            record = self._moments.measure(
+                lambda: decoder.decode(prompts, NEW_TOKENS, new_chooser=lambda index: Greedy())[1]
+            )
             self._records[name] = record
             began_ms = record.device[first_checked(record, cascade)].began_ms
             times.setdefault(name, []).append(record.wall_ms - began_ms)
-        self.spent_s += self._clock.now_s() - began_s
+        self.spent_s += self._clock.now_s() - began_s - (self._moments.lost_s - lost_s)
 
-    def _play_forwards(self, times: Times) -> None:
-        """All spans in random order, thrice; the first time warms up."""
+    def _forwards(self) -> list[tuple[_Shape, float]]:
+        """All spans in random order, thrice, with their milliseconds; the first time warms up."""
+        found = []
         if not self._cached:
             exits = [*self._ranges.exits, self._network.config.shape.n_layers // 2]
             self._cached = {
@@ -229,7 +243,8 @@ class SelfCheck:
                 shape = self._shapes[index]
                 ms = self._forward_ms(shape)
                 if again:
-                    times.setdefault(shape.name, []).append(ms)
+                    found.append((shape, ms))
+        return found
 
     def _forward_ms(self, shape: _Shape) -> float:
         vocab_size = self._network.config.shape.vocab_size

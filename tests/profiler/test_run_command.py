@@ -16,7 +16,7 @@ from hispec_sim.latency import NetworkCost, read_profile, write_profile
 from hispec_sim.models.exits import BlockHead
 from hispec_sim.models.files.exit_files import save_heads
 from hispec_sim.models.files.safetensors_folder import save_folder
-from hispec_sim.profiler import latency, measure, selfcheck
+from hispec_sim.profiler import latency, measure, moments, selfcheck
 from hispec_sim.profiler.forwards import Bench
 from hispec_sim.profiler.latency import with_notes
 from hispec_sim.profiler.plan import Grid
@@ -30,13 +30,15 @@ OPTIONS = ["--batch", "1,2", "--contexts", "8,80", "--allow-noise", "--budget", 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_rounds() -> Iterator[None]:
-    """Three rounds make a profile, however wide its points."""
+    """Three rounds make a profile, however wide its points, and every moment is quiet."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "ROUNDS", 3)
         patch.setattr(measure, "WIDE", math.inf)
         patch.setattr(Grid, "refinements", lambda grid: [])
         patch.setattr(selfcheck, "PROMPTS", 1)
         patch.setattr(selfcheck, "PASSES", 1)
+        patch.setattr(moments, "LEARN", 1)
+        patch.setattr(moments, "SLOW", math.inf)
         yield
 
 
@@ -67,7 +69,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 def profile(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "tiny.csv"
     with pytest.raises(SystemExit) as exit_:
-        main(["profile", "run", "--model", str(model), *OPTIONS, "--out", str(out)])
+        main(["profile", "run", "--model", str(model), *OPTIONS, "--quiet", "--out", str(out)])
     assert not exit_.value.code
     return out
 
@@ -80,6 +82,8 @@ def test_a_profile_of_a_real_network(profile):
     facts = made.provenance.machine
     assert {"processor", "threads", "weights_sha256", "exit_heads_sha256", "commit", "noise", "linearity"} <= set(facts)
     assert "allowed" in facts["noise"]
+    assert facts["moments"].startswith("quiet ones, ")
+    assert " --quiet " in made.provenance.command
     assert all(row.repeats is not None and row.repeats >= 3 for row in made.rows if row.origin == "measured")
     assert not latency.unfinished_path(profile).exists()
     cost = NetworkCost(made, tensor_parallel=1)

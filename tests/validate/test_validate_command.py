@@ -16,9 +16,11 @@ from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
 from hispec_sim.latency.profile_file import read_profile, write_profile
+from hispec_sim.profiler import moments
+from hispec_sim.profiler.moments import QuietMoments
 from hispec_sim.profiler.prompts import Split, Text, prompt_set, sha256
 from hispec_sim.validate import decoding, prediction
-from hispec_sim.validate.decoding import in_turn
+from hispec_sim.validate.decoding import in_turn, observe
 
 DESIGN = "prompts: 1\nconfigurations:\n  - {exits: [[2]], max_new_tokens: [4]}\n"
 
@@ -47,6 +49,26 @@ def validate(folder: Path, trace: str, out: Path, *more: str, design: str = "des
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     return int(ended.value.code or 0)
+
+
+def test_quiet_moments_are_waited_for(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was disturbed is run again; where it was quiet never, a sentence says what to do."""
+    monkeypatch.setattr(moments, "LEARN", 1)
+    monkeypatch.setattr(moments, "PATIENCE_S", 0.0)
+    runs: list[int] = []
+    monkeypatch.setattr(decoding, "observe", lambda *given: runs.append(1) or observe(*given))
+    verdicts = iter([False, True, False, True, True])
+    monkeypatch.setattr(QuietMoments, "_quiet", lambda self: next(verdicts))
+    assert validate(folder, "apart.trace", tmp_path / "never", "--quiet") == 2
+    assert "no quiet moment on this machine in 0 s" in capsys.readouterr().err
+    monkeypatch.setattr(moments, "PATIENCE_S", 600.0)
+    assert validate(folder, "apart.trace", tmp_path / "out", "--quiet", "--repetitions", "3") == 0
+    assert len(runs) == 2
+    assert next(verdicts, None) is None
+    assert validate(folder, "apart.trace", tmp_path / "out", "--resume") == 2
+    assert "was begun with another quiet" in capsys.readouterr().err
 
 
 def test_from_nothing_to_a_page(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

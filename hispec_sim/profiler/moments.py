@@ -1,0 +1,100 @@
+"""Which moments of a shared machine count: all, or quiet ones, and what was measured in another is measured again."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from hispec_sim.errors import InputError
+from hispec_sim.profiler.clock import Clock
+
+T = TypeVar("T")
+
+SLOW = 1.15
+"""A moment is quiet if a steady piece of work takes at most so many times what it takes in the machine's best tenth."""
+BEST = 0.1
+LOOK = 3
+"""Runs of the steady work whose median is one look."""
+LEARN, PAUSE_S = 40, 0.25
+"""Looks, so far apart, that tell at first how fast the machine can be."""
+PATIENCE_S = 600.0
+"""A piece of work that meets no quiet moment for so long is given up."""
+
+
+class Moments(Protocol):
+    """When to measure."""
+
+    lost_s: float
+    """Seconds that were waited, and that work took which was then done again."""
+
+    def measure(self, work: Callable[[], T]) -> T:
+        """The result of the work, done when it counts. What it does besides must bear repetition."""
+        ...
+
+
+class AnyMoment:
+    """Every moment counts."""
+
+    lost_s = 0.0
+
+    def measure(self, work: Callable[[], T]) -> T:
+        return work()
+
+
+class QuietMoments:
+    """Work counts if the machine was quiet before and after it. Cores of a cloud machine lend half of their speed to
+    others for seconds at a time; between those times it is as good as one's own.
+
+    A disturbance that begins and ends within a piece of work is not seen: pieces should take a second or so.
+    """
+
+    def __init__(self, clock: Clock, steady: Callable[[], Any], *, pause: Callable[[float], None] = time.sleep) -> None:
+        """Learns for ten seconds how fast `steady` can be."""
+        self.lost_s = 0.0
+        self.disturbed = 0
+        self._clock, self._steady, self._pause = clock, steady, pause
+        self._looks_ms: list[float] = []
+        self._best_ms = float("inf")
+        for _ in range(LEARN):
+            self._look()
+            pause(PAUSE_S)
+
+    def measure(self, work: Callable[[], T]) -> T:
+        """Raises InputError where there is no quiet moment for `PATIENCE_S`."""
+        began_s = self._clock.now_s()
+        while True:
+            while not self._quiet():
+                self._pause(PAUSE_S)
+                self._check_patience(began_s)
+            at_s = self._clock.now_s()
+            result = work()
+            took_s = self._clock.now_s() - at_s
+            if self._quiet():
+                self.lost_s += self._clock.now_s() - began_s - took_s
+                return result
+            self.disturbed += 1
+            self._check_patience(began_s)
+
+    def _quiet(self) -> bool:
+        """What is best never rises again: in a long wait nearly all looks are slow ones."""
+        now_ms = self._look()
+        self._best_ms = min(self._best_ms, float(np.quantile(self._looks_ms, BEST)))
+        return now_ms <= SLOW * self._best_ms
+
+    def _look(self) -> float:
+        self._steady()  # what ran before has emptied the caches
+        self._looks_ms.append(statistics.median(self._clock.timed(self._steady)[0] for _ in range(LOOK)))
+        return self._looks_ms[-1]
+
+    def _check_patience(self, began_s: float) -> None:
+        if self._clock.now_s() - began_s > PATIENCE_S:
+            raise InputError(
+                f"no quiet moment on this machine in {PATIENCE_S:.0f} s: a steady piece of work takes "
+                f"{self._looks_ms[-1] / self._best_ms:.2f} times what it can take (at most "
+                f"{SLOW} is quiet); what was measured is kept: go on with --resume when others leave the processor "
+                "alone, give this command another core (taskset), or leave --quiet out"
+            )
