@@ -27,9 +27,12 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     """A token for each row of `weights` (rows, vocab_size), as likely as its weight is large; rows need not sum to one.
 
     Of a large vocabulary a block of tokens is drawn first, then one of the block: running sums over 128 rows of 49,152
-    tokens take 37 ms, both draws 2. `torch.multinomial` draws a random number for every token: longer still.
+    tokens take 37 ms, both draws 2. `torch.multinomial` draws a random number for every token: longer still. For one
+    row in a CPU's memory the same goes by NumPy, in a third of the time: its calls cost less.
     """
     rows, size = weights.shape
+    if rows == 1 and weights.device.type == "cpu" and size > 16 * BLOCK:
+        return torch.tensor([_draw_of(weights[0].numpy(), generator)])
     if size <= 16 * BLOCK:
         return _draw(weights, generator)
     blocks = F.pad(weights, (0, -size % BLOCK)).view(rows, -1, BLOCK)
@@ -45,6 +48,17 @@ def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(sums, shares.to(sums.device) * sums[:, -1:], right=True)[:, 0]
 
 
+def _draw_of(row: np.ndarray, generator: torch.Generator) -> int:
+    share_of_blocks, share = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    block = _place(np.add.reduceat(row, np.arange(0, len(row), BLOCK)), share_of_blocks)
+    return BLOCK * block + _place(row[BLOCK * block : BLOCK * (block + 1)], share)
+
+
+def _place(weights: np.ndarray, share: float) -> int:
+    sums = weights.cumsum(dtype=np.float64)
+    return int(sums.searchsorted(share * sums[-1], side="right"))
+
+
 def nucleus(probabilities: Tensor, share: float) -> Tensor:
     """Rows (rows, vocab_size) of the fewest likeliest tokens that hold `share` of the probability, scaled to sum to
     one; 0 for the others (Holtzman et al. 2020, arXiv 1904.09751).
@@ -52,7 +66,8 @@ def nucleus(probabilities: Tensor, share: float) -> Tensor:
     On a CPU most tokens are set aside before any are sorted: to sort 49,152 takes longer than to draft one.
     """
     if probabilities.device.type == "cpu":
-        return torch.from_numpy(np.stack([_nucleus_of(row, share) for row in probabilities.numpy()]))
+        kept_rows = [torch.from_numpy(_nucleus_of(row, share))[None] for row in probabilities.numpy()]
+        return kept_rows[0] if len(kept_rows) == 1 else torch.cat(kept_rows)
     ordered, order = probabilities.sort(dim=-1, descending=True)
     ordered[ordered.cumsum(dim=-1) - ordered >= share] = 0
     kept = torch.zeros_like(probabilities).scatter_(-1, order, ordered)

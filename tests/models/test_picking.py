@@ -49,6 +49,22 @@ def test_of_a_large_vocabulary_too() -> None:
     assert ((counts / n - share).abs() <= 5 * (share * (1 - share) / n).sqrt()).all()
 
 
+def test_one_row_is_drawn_from_like_many() -> None:
+    """By another way, with the same random numbers: the same token."""
+    size = 16 * picking.BLOCK + 7
+    weights = torch.rand(1, size, generator=torch.Generator().manual_seed(0)) ** 8
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        block_share, share = torch.rand(2, generator=generator, dtype=torch.float64)
+        blocks = torch.nn.functional.pad(weights[0].double(), (0, -size % picking.BLOCK)).view(-1, picking.BLOCK)
+        sums = blocks.sum(dim=-1).cumsum(dim=0)
+        block = int((sums <= block_share * sums[-1]).sum())
+        sums = blocks[block].cumsum(dim=0)
+        token = picking.BLOCK * block + int((sums <= share * sums[-1]).sum())
+        assert draw(weights, torch.Generator().manual_seed(seed)).tolist() == [token]
+        assert draw(weights.expand(2, size), torch.Generator().manual_seed(seed)).shape == (2,)
+
+
 def test_same_seed_same_tokens() -> None:
     weights = torch.rand(8, 1000)
     one, two = (draw(weights, torch.Generator().manual_seed(3)) for _ in range(2))
