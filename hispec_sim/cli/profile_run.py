@@ -56,12 +56,12 @@ def run_command(
     ] = False,
     allow_noise: Annotated[bool, typer.Option("--allow-noise", help="Go on on a noisy machine; it is noted.")] = False,
     quiet: Annotated[
-        bool,
+        float | None,
         typer.Option(
-            "--quiet",
-            help="Measure in quiet moments: what another process disturbed is measured again, beyond --budget.",
+            help="Measure in moments when steady work takes at most so many times its best, such as 1.15: what others "
+            "disturbed is measured again, beyond --budget."
         ),
-    ] = False,
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and of random tokens.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished measurement of --out.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that exists.")] = False,
@@ -74,7 +74,7 @@ def run_command(
     """Measure how long a network's forwards take here, as they occur in decoding, and write a latency profile.
 
     Ctrl-C keeps what is measured; --resume goes on. Run it with nothing else on the machine: a noisy one is refused.
-    Where others share the machine, measure in quiet moments (--quiet), and in turns with what the profile is to predict
+    Where others share the machine, measure in quiet moments (--quiet 1.15), and in turns with what it is to predict
     (--turns, see hispec validate).
 
     hispec profile run --model smollm2 --threads 1 --budget 5m --check --out profiles/mine/smollm2.csv
@@ -85,13 +85,12 @@ def run_command(
     from hispec_sim.profiler.latency import (
         grid_for,
         measure_network,
+        moments_of,
         profile_of,
-        quiet_moments,
         ranges_of,
         unfinished_path,
         with_notes,
     )
-    from hispec_sim.profiler.moments import AnyMoment
     from hispec_sim.profiler.selfcheck import SelfCheck
 
     console = Console(stderr=True)
@@ -117,7 +116,7 @@ def run_command(
             exits=tuple(settings["exits"]),
             shortlists=tuple(settings["shortlists"]),
         )
-        moments = quiet_moments(loaded.network, clock) if quiet else AnyMoment()
+        moments = moments_of(loaded.network, clock, quiet)
         checking = None
         if check:
             checking = SelfCheck(loaded, ranges_of(loaded.network, grid), clock=clock, seed=seed, moments=moments)
@@ -131,8 +130,8 @@ def run_command(
                 console.print("stopped, all that was measured is kept: the same command with --resume goes on")
                 raise typer.Exit(INTERRUPTED) from None
         profile, fitted = profile_of(measurement, loaded)
-        if quiet:
-            profile = with_notes(profile, {"moments": f"quiet ones, {moments.lost_s:.0f} s lost to others"})
+        if quiet is not None:
+            profile = with_notes(profile, {"moments": f"quiet up to {quiet:g}, {moments.lost_s:.0f} s lost to others"})
         if checking is not None:
             profile = _checked(profile, checking, measurement.checked)
     write_profile(profile, out, overwrite=force)
@@ -193,7 +192,8 @@ def _command(settings: dict[str, Any], budget: str, check: bool, out: Path) -> s
         if settings[key]:
             words += [option, ",".join(map(str, settings[key]))]
     words += ["--budget", budget]
-    words += ["--check"] * check + ["--allow-noise"] * settings["allow_noise"] + ["--quiet"] * settings["quiet"]
+    words += ["--check"] * check + ["--allow-noise"] * settings["allow_noise"]
+    words += [] if settings["quiet"] is None else ["--quiet", f"{settings['quiet']:g}"]
     return shlex.join([*words, "--out", out.as_posix(), "--force"])
 
 

@@ -67,9 +67,12 @@ def validate_command(
         str, typer.Option(help="wall; or processor: one thread's own time, for a machine that others use.")
     ] = "wall",
     quiet: Annotated[
-        bool,
-        typer.Option("--quiet", help="Decode in quiet moments: a run that another process disturbed is run again."),
-    ] = False,
+        float | None,
+        typer.Option(
+            help="Decode in moments when steady work takes at most so many times its best, such as 1.15: a run that "
+            "others disturbed is run again."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulations.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the runs in --out: decode what is missing, then compare.")
@@ -96,8 +99,8 @@ def validate_command(
     Configurations are decoded in turn and again in another order, so that a machine that is slow for a while is slow
     for all. Ctrl-C keeps every finished run and reports on them; --resume goes on, --no-decode only compares again.
     Writes results.csv, overall.json and report.html. Time on a quiet machine, with the profile's --threads; where
-    others share it, decode in quiet moments (--quiet) and measure the profile meanwhile, in turns (--turns FILE here
-    and for hispec profile run): it is read when decoding is done.
+    others share it, decode in quiet moments (--quiet 1.15) and measure the profile meanwhile, in turns (--turns FILE
+    here and for hispec profile run): it is read when decoding is done.
 
     hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
     --out results/validation
@@ -105,9 +108,8 @@ def validate_command(
     from hispec_sim.execute.generate import use_threads
     from hispec_sim.models.loading import load_model
     from hispec_sim.models.packed import pack_for_cpu
-    from hispec_sim.profiler.latency import quiet_moments
+    from hispec_sim.profiler.latency import moments_of
     from hispec_sim.profiler.machine import conditions
-    from hispec_sim.profiler.moments import AnyMoment
     from hispec_sim.profiler.prompts import Split, sha256
     from hispec_sim.report.validation_page import validation_page
     from hispec_sim.validate.campaign import MACHINE, Campaign, compare_all, write_text
@@ -171,7 +173,7 @@ def validate_command(
         if not no_decode:
             blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
             try:
-                moments = quiet_moments(network, clock) if quiet else AnyMoment()
+                moments = moments_of(network, clock, quiet)
                 with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
                     campaign.decode(
                         configurations,

@@ -19,7 +19,7 @@ from hispec_sim.profiler.bench import cascades, clock_for, default_exits, open_b
 from hispec_sim.profiler.fit import Fit, fit
 from hispec_sim.profiler.machine import device_slug, dtype_name, machine_of, software
 from hispec_sim.profiler.measure import Measurement, Stand, measure
-from hispec_sim.profiler.moments import Moments, QuietMoments
+from hispec_sim.profiler.moments import AnyMoment, Moments, QuietMoments
 from hispec_sim.profiler.plan import COARSE_QUERY_TOKENS, CONTEXTS, Grid
 from hispec_sim.profiler.quiet import Probe
 from hispec_sim.profiler.selfcheck import Ranges, SelfCheck
@@ -114,9 +114,12 @@ def measure_network(
     )
 
 
-def quiet_moments(network: Llama, clock: str) -> QuietMoments:
-    """Those of the device that a network is on, which it learns about for ten seconds."""
-    return QuietMoments(clock_for(network, clock), steady_work(network.embedding.weight.device))
+def moments_of(network: Llama, clock: str, quiet: float | None) -> Moments:
+    """Those of the device that a network is on: all, or those in which steady work takes at most `quiet` times its
+    best, which is learnt for ten seconds. Raises InputError if that is not above 1."""
+    if quiet is None:
+        return AnyMoment()
+    return QuietMoments(clock_for(network, clock), steady_work(network.embedding.weight.device), quiet)
 
 
 def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyProfile, Fit]:

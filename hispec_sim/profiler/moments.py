@@ -14,9 +14,8 @@ from hispec_sim.profiler.clock import Clock
 
 T = TypeVar("T")
 
-SLOW = 1.15
-"""A moment is quiet if a steady piece of work takes at most so many times what it takes in the machine's best tenth."""
 BEST = 0.1
+"""What the steady work takes at its best is what it takes in this share of all looks."""
 LOOK = 3
 """Runs of the steady work whose median is one look."""
 LEARN, PAUSE_S = 40, 0.25
@@ -52,11 +51,21 @@ class QuietMoments:
     A disturbance that begins and ends within a piece of work is not seen: pieces should take a second or so.
     """
 
-    def __init__(self, clock: Clock, steady: Callable[[], Any], *, pause: Callable[[float], None] = time.sleep) -> None:
-        """Learns for ten seconds how fast `steady` can be."""
+    def __init__(
+        self,
+        clock: Clock,
+        steady: Callable[[], Any],
+        most: float,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """A moment is quiet if the `steady` piece of work takes at most `most` times what it takes at its best, which
+        is learnt for ten seconds. Raises InputError if `most` is not above 1."""
+        if not most > 1:
+            raise InputError(f"--quiet must be above 1, such as 1.15, got {most:g}")
         self.lost_s = 0.0
         self.disturbed = 0
-        self._clock, self._steady, self._pause = clock, steady, pause
+        self._clock, self._steady, self._most, self._pause = clock, steady, most, pause
         self._looks_ms: list[float] = []
         self._best_ms = float("inf")
         for _ in range(LEARN):
@@ -83,7 +92,7 @@ class QuietMoments:
         """What is best never rises again: in a long wait nearly all looks are slow ones."""
         now_ms = self._look()
         self._best_ms = min(self._best_ms, float(np.quantile(self._looks_ms, BEST)))
-        return now_ms <= SLOW * self._best_ms
+        return now_ms <= self._most * self._best_ms
 
     def _look(self) -> float:
         self._steady()  # what ran before has emptied the caches
@@ -95,6 +104,6 @@ class QuietMoments:
             raise InputError(
                 f"no quiet moment on this machine in {PATIENCE_S:.0f} s: a steady piece of work takes "
                 f"{self._looks_ms[-1] / self._best_ms:.2f} times what it can take (at most "
-                f"{SLOW} is quiet); what was measured is kept: go on with --resume when others leave the processor "
-                "alone, give this command another core (taskset), or leave --quiet out"
+                f"{self._most:g} is quiet); what was measured is kept: go on with --resume when others leave the "
+                "processor alone, give this command another core (taskset), or a larger number to --quiet"
             )

@@ -33,7 +33,7 @@ class Shared(FakeClock):
         self.spend(1000 * seconds)
 
     def moments(self) -> QuietMoments:
-        return QuietMoments(self, lambda: self.work(STEADY_MS), pause=self.pause)
+        return QuietMoments(self, lambda: self.work(STEADY_MS), 1.15, pause=self.pause)
 
 
 def test_a_disturbed_piece_is_measured_again() -> None:
@@ -69,7 +69,9 @@ def test_patience_ends() -> None:
     clock = Shared()
     moments = clock.moments()
     clock.slow, began_s = ((clock.seconds, 1e9),), clock.seconds
-    with pytest.raises(InputError, match=r"no quiet moment .* 1\.50 times .*at most 1\.15 .* --resume .* --quiet out"):
+    with pytest.raises(
+        InputError, match=r"no quiet moment .* 1\.50 times .*at most 1\.15 .* --resume .* number to --quiet"
+    ):
         moments.measure(lambda: clock.work(500.0))
     assert PATIENCE_S < clock.seconds - began_s < PATIENCE_S + 1.0
 

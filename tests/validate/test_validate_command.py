@@ -61,10 +61,10 @@ def test_quiet_moments_are_waited_for(
     monkeypatch.setattr(decoding, "observe", lambda *given: runs.append(1) or observe(*given))
     verdicts = iter([False, True, False, True, True])
     monkeypatch.setattr(QuietMoments, "_quiet", lambda self: next(verdicts))
-    assert validate(folder, "apart.trace", tmp_path / "never", "--quiet") == 2
+    assert validate(folder, "apart.trace", tmp_path / "never", "--quiet", "1.5") == 2
     assert "no quiet moment on this machine in 0 s" in capsys.readouterr().err
     monkeypatch.setattr(moments, "PATIENCE_S", 600.0)
-    assert validate(folder, "apart.trace", tmp_path / "out", "--quiet", "--repetitions", "3") == 0
+    assert validate(folder, "apart.trace", tmp_path / "out", "--quiet", "1.5", "--repetitions", "3") == 0
     assert len(runs) == 2
     assert next(verdicts, None) is None
     assert validate(folder, "apart.trace", tmp_path / "out", "--resume") == 2
