@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from hispec_sim.profiler.selfcheck import SelfCheck, Times
 
 INTERRUPTED = 130
-_SAME = ("model", "exit_heads", "dtype", "device", "threads", "clock", "exits", "batches", "contexts", "shortlists")
+_SAME = (
+    "model",
+    "exit_heads",
+    "dtype",
+    "device",
+    "threads",
+    "clock",
+    "exits",
+    "batches",
+    "contexts",
+    "shortlists",
+    "quiet",
+)
 
 
 def run_command(
@@ -124,14 +136,21 @@ def run_command(
         with _shown(console) as show:
             try:
                 measure_network(
-                    loaded.network, measurement, grid, out, show=show, check=checking, rest=rest, moments=moments
+                    loaded.network,
+                    measurement,
+                    grid,
+                    out,
+                    show=show,
+                    check=checking,
+                    rest=lambda: rest(moments.lost_s),
+                    moments=moments,
                 )
             except KeyboardInterrupt:
                 console.print("stopped, all that was measured is kept: the same command with --resume goes on")
                 raise typer.Exit(INTERRUPTED) from None
         profile, fitted = profile_of(measurement, loaded)
         if quiet is not None:
-            profile = with_notes(profile, {"moments": f"quiet up to {quiet:g}, {moments.lost_s:.0f} s lost to others"})
+            profile = with_notes(profile, {"moments": f"quiet up to {quiet:g}; {moments.lost_s:.0f} s lost"})
         if checking is not None:
             profile = _checked(profile, checking, measurement.checked)
     write_profile(profile, out, overwrite=force)

@@ -5,16 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from hispec_sim.errors import InputError
 
 POLL_S, YIELD_S = 0.1, 0.25
 """A command that waits looks so often whether it is its turn; one that gives way stays away long enough to be seen."""
 
-Rest = Callable[[], float]
-"""Called between two pieces of work; returns the seconds that others worked."""
+
+class Rest(Protocol):
+    """Called between two pieces of work."""
+
+    def __call__(self, lost_s: float = 0.0) -> float:
+        """Returns the seconds that others worked. `lost_s`: what this command has lost so far, waiting for quiet
+        moments or in disturbed ones (`profiler.moments`): a turn lasts so much longer, or short ones would be all
+        waiting."""
+        ...
 
 
 @contextlib.contextmanager
@@ -25,7 +33,7 @@ def turns(path: Path | None, turn_s: float) -> Iterator[Rest]:
     others. Raises InputError if the file cannot be made.
     """
     if path is None:
-        yield lambda: 0.0
+        yield lambda lost_s=0.0: 0.0
         return
     from filelock import FileLock
 
@@ -35,17 +43,17 @@ def turns(path: Path | None, turn_s: float) -> Iterator[Rest]:
         lock.acquire(poll_interval=POLL_S)
     except OSError as error:
         raise InputError(f"--turns: cannot lock {path}: {error.strerror}; give another file") from None
-    began_s = time.perf_counter()
+    began_s, lost_before_s = time.perf_counter(), 0.0
 
-    def rest() -> float:
-        nonlocal began_s
+    def rest(lost_s: float = 0.0) -> float:
+        nonlocal began_s, lost_before_s
         ended_s = time.perf_counter()
-        if ended_s - began_s < turn_s:
+        if ended_s - began_s - (lost_s - lost_before_s) < turn_s:
             return 0.0
         lock.release()
         time.sleep(YIELD_S)
         lock.acquire(poll_interval=POLL_S)
-        began_s = time.perf_counter()
+        began_s, lost_before_s = time.perf_counter(), lost_s
         return began_s - ended_s
 
     try:

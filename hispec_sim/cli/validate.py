@@ -141,6 +141,7 @@ def validate_command(
         for configuration in configurations:
             configuration.cascade(network.config.shape.n_layers)
         pack_for_cpu(network)
+        moments = moments_of(network, clock, None if no_decode else quiet)
         decoding: dict[str, Any] = {
             "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,
             "threads": threads, "clock": clock, "quiet": quiet, "exit_heads": exit_heads,
@@ -173,7 +174,6 @@ def validate_command(
         if not no_decode:
             blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
             try:
-                moments = moments_of(network, clock, quiet)
                 with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
                     campaign.decode(
                         configurations,
@@ -183,7 +183,7 @@ def validate_command(
                             lambda: observe(c, r, network, blocks[block], CLOCKS[clock])
                         ),
                         tick,
-                        rest,
+                        lambda: rest(moments.lost_s),
                     )
             except KeyboardInterrupt:
                 interrupted = True

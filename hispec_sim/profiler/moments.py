@@ -28,7 +28,7 @@ class Moments(Protocol):
     """When to measure."""
 
     lost_s: float
-    """Seconds that were waited, and that work took which was then done again."""
+    """Seconds beside the work that counted: of looking, of waiting, and of work that was then done again."""
 
     def measure(self, work: Callable[[], T]) -> T:
         """The result of the work, done when it counts. What it does besides must bear repetition."""
@@ -64,7 +64,6 @@ class QuietMoments:
         if not most > 1:
             raise InputError(f"--quiet must be above 1, such as 1.15, got {most:g}")
         self.lost_s = 0.0
-        self.disturbed = 0
         self._clock, self._steady, self._most, self._pause = clock, steady, most, pause
         self._looks_ms: list[float] = []
         self._best_ms = float("inf")
@@ -85,7 +84,6 @@ class QuietMoments:
             if self._quiet():
                 self.lost_s += self._clock.now_s() - began_s - took_s
                 return result
-            self.disturbed += 1
             self._check_patience(began_s)
 
     def _quiet(self) -> bool:
@@ -105,5 +103,5 @@ class QuietMoments:
                 f"no quiet moment on this machine in {PATIENCE_S:.0f} s: a steady piece of work takes "
                 f"{self._looks_ms[-1] / self._best_ms:.2f} times what it can take (at most "
                 f"{self._most:g} is quiet); what was measured is kept: go on with --resume when others leave the "
-                "processor alone, give this command another core (taskset), or a larger number to --quiet"
+                "processor alone, or begin anew on another core (taskset) or with a larger --quiet"
             )

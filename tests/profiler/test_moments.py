@@ -40,11 +40,13 @@ def test_a_disturbed_piece_is_measured_again() -> None:
     clock = Shared()
     moments = clock.moments()
     assert clock.seconds == pytest.approx(LEARNT_S)
-    assert (moments.measure(lambda: clock.work(500.0)), moments.disturbed) == (500.0, 0)
+    assert moments.measure(lambda: clock.work(500.0)) == 500.0
     assert moments.lost_s == pytest.approx(2 * LOOK_S)
     clock.slow = ((clock.seconds + 0.3, clock.seconds + 2.0),)
     before_s, lost_s = clock.seconds, moments.lost_s
-    assert (moments.measure(lambda: clock.work(500.0)), moments.disturbed) == (500.0, 1)
+    runs: list[float] = []
+    assert moments.measure(lambda: runs.append(clock.seconds) or clock.work(500.0)) == 500.0
+    assert len(runs) == 2
     assert clock.seconds > before_s + 2.0
     assert moments.lost_s - lost_s == pytest.approx(clock.seconds - before_s - 0.5)
 
@@ -53,7 +55,9 @@ def test_work_waits_for_a_quiet_moment() -> None:
     clock = Shared()
     moments = clock.moments()
     clock.slow = ((clock.seconds, clock.seconds + 5.0),)
-    assert (moments.measure(lambda: clock.work(500.0)), moments.disturbed) == (500.0, 0)
+    runs: list[float] = []
+    assert moments.measure(lambda: runs.append(clock.seconds) or clock.work(500.0)) == 500.0
+    assert len(runs) == 1
 
 
 def test_learning_while_others_work() -> None:
@@ -65,12 +69,19 @@ def test_learning_while_others_work() -> None:
     assert moments.measure(lambda: clock.work(500.0)) == 500.0
 
 
+def test_the_best_is_not_beaten_by_much() -> None:
+    """A bound that nothing can meet, or no number, is refused before anything is learnt."""
+    for most in (1.0, 0.5, float("nan")):
+        with pytest.raises(InputError, match=r"--quiet must be above 1, such as 1\.15, got "):
+            QuietMoments(Shared(), lambda: None, most)
+
+
 def test_patience_ends() -> None:
     clock = Shared()
     moments = clock.moments()
     clock.slow, began_s = ((clock.seconds, 1e9),), clock.seconds
     with pytest.raises(
-        InputError, match=r"no quiet moment .* 1\.50 times .*at most 1\.15 .* --resume .* number to --quiet"
+        InputError, match=r"no quiet moment .* 1\.50 times .*at most 1\.15 .* --resume .* with a larger --quiet"
     ):
         moments.measure(lambda: clock.work(500.0))
     assert PATIENCE_S < clock.seconds - began_s < PATIENCE_S + 1.0

@@ -81,7 +81,7 @@ def test_a_profile_of_a_real_network(profile):
     facts = made.provenance.machine
     assert {"processor", "threads", "weights_sha256", "exit_heads_sha256", "commit", "noise", "linearity"} <= set(facts)
     assert "allowed" in facts["noise"]
-    assert facts["moments"].startswith("quiet up to 1e+09, ")
+    assert facts["moments"].startswith("quiet up to 1e+09; ")
     assert " --quiet 1e+09 " in made.provenance.command
     assert all(row.repeats is not None and row.repeats >= 3 for row in made.rows if row.origin == "measured")
     assert not latency.unfinished_path(profile).exists()

@@ -49,6 +49,17 @@ def test_alone_nobody_rests(tmp_path: Path) -> None:
         assert rest() == 0.0
 
 
+def test_lost_time_is_not_of_a_turn(tmp_path: Path) -> None:
+    """A turn that was all waiting goes on; once as much was worked beside it, it ends, and lost time starts anew."""
+    with turns(tmp_path / "turns", 0.05) as rest:
+        time.sleep(0.06)
+        assert rest(lost_s=0.05) == 0.0
+        time.sleep(0.05)
+        assert rest(lost_s=0.05) > 0.0
+        time.sleep(0.06)
+        assert rest(lost_s=0.05) > 0.0
+
+
 def test_a_turn_ends_with_its_command(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), turns(tmp_path / "turns", 60.0):
         raise KeyboardInterrupt
