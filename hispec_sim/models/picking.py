@@ -28,7 +28,7 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
 
     Of a large vocabulary a block of tokens is drawn first, then one of the block: running sums over 128 rows of 49,152
     tokens take 37 ms, both draws 2. `torch.multinomial` draws a random number for every token: longer still. For one
-    row in a CPU's memory the same goes by NumPy, in a third of the time: its calls cost less.
+    row in a CPU's memory the same goes by NumPy, whose calls cost less.
     """
     rows, size = weights.shape
     if rows == 1 and weights.device.type == "cpu" and size > 16 * BLOCK:
