@@ -1,4 +1,4 @@
-"""Times as people write them on a command line."""
+"""Times as people write and read them on a command line."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def seconds_of(option: str, text: str) -> float:
     if not found or not float(found[1]) > 0:
         raise InputError(f"{option} must be a time such as 2.5h, 40m or 900s, got {text!r}")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def duration(seconds: float) -> str:
+    """A time as text: in seconds, or in minutes where these are enough."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

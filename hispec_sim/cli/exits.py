@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from hispec_sim.cli.durations import seconds_of
+from hispec_sim.cli.durations import duration, seconds_of
 from hispec_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _shown(console: Console) -> Iterator[Callable[[Stand], None]]:
 
     def show(stand: Stand) -> None:
         unit = "tokens" if stand.what == "text" else "steps"
-        text = f"{stand.done}/{stand.total} {unit}, {stand.tokens_per_s:.0f} tokens/s, {_duration(stand.left_s)} left"
+        text = f"{stand.done}/{stand.total} {unit}, {stand.tokens_per_s:.0f} tokens/s, {duration(stand.left_s)} left"
         bar.update(task, completed=stand.done, total=stand.total, what=stand.what, description=text)
         tenth = (stand.what, 10 * stand.done // stand.total)
         if tenth not in said:
@@ -156,10 +156,6 @@ def _shown(console: Console) -> Iterator[Callable[[Stand], None]]:
 
     with bar:
         yield show
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _print_agreement(console: Console, found: Sequence[Agreement]) -> None:

@@ -1,64 +1,75 @@
-"""A progress bar that appears only where work takes long enough to wonder."""
+"""Progress of long work: a bar on a terminal, a line now and then elsewhere.
+
+Both are drawn between two pieces of work only, never beside one: what is timed must not share its processor with a bar.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-PATIENCE_S = 1.0
+from hispec_sim.cli.durations import duration
+
+PATIENCE_S, DRAW_EVERY_S = 1.0, 0.1
+"""The bar appears only where work takes long enough to wonder, and is then drawn so often at most."""
 LINE_EVERY_S = 30.0
 
 
-@contextmanager
-def progress(verb: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
-    """Gives a function to call after each of `total` pieces of work; the bar shows on a terminal after a second."""
-    began = time.monotonic()
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(verb, total=total)
+class Bar:
+    """Called after pieces of work with how many were done, one unless given."""
 
-    def tick() -> None:
-        bar.advance(task)
-        if not bar.live.is_started and bar.console.is_terminal and time.monotonic() - began > PATIENCE_S:
-            bar.start()
+    def __init__(self, verb: str, total: int, unit: str, done: int, console: Console) -> None:
+        self._verb, self._total, self._unit, self._console = verb, total, unit, console
+        columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(f"{unit}{{task.description}}"))
+        self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+        self._task = self._bar.add_task("", total=total or None, completed=done)
+        self._done = self._done_before = done
+        self._began = self._told = time.monotonic()
 
-    try:
-        yield tick
-    finally:
-        bar.stop()
+    def __call__(self, more: int = 1) -> None:
+        self._done += more
+        self._tell(self._pace())
 
+    def note(self, text: str) -> None:
+        """Say what goes on where no piece of work is done for a while."""
+        self._tell(f", {text}")
 
-@contextmanager
-def counting(verb: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function to tell how many more of `total` points are done: a bar with the rate on a terminal, and a line
-    now and then where nobody watches one."""
-    console = Console(stderr=True)
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn("points"))
-    bar = Progress(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console, transient=True)
-    task = bar.add_task(verb, total=total, rate="")
-    began = told = time.monotonic()
-    done = 0
+    def close(self) -> None:
+        if self._bar.live.is_started:
+            self._bar.stop()
 
-    def advance(more: int) -> None:
-        nonlocal done, told
-        done += more
+    def _pace(self) -> str:
+        """How fast it went since it began here, and how long the rest takes."""
+        elapsed_s, done = time.monotonic() - self._began, self._done - self._done_before
+        if not done or not elapsed_s or not self._total:
+            return ""
+        each_s = elapsed_s / done
+        pace = f"{each_s:.3g} s each" if each_s > 1 else f"{1 / each_s:,.3g}/s"
+        return f", {pace}, {duration(each_s * (self._total - self._done))} left"
+
+    def _tell(self, text: str) -> None:
+        self._bar.update(self._task, completed=self._done, description=text)
         now = time.monotonic()
-        rate = done / max(now - began, 1e-9)
-        bar.update(task, completed=done, rate=f"{rate:,.3g}/s")
-        if console.is_terminal:
-            if not bar.live.is_started and now - began > PATIENCE_S:
-                bar.start()
-        elif now - told > LINE_EVERY_S:
-            told = now
-            left = (total - done) / rate
-            console.print(f"{verb}: {done:,} of {total:,} points, {rate:,.3g}/s, {left:,.0f} s left", highlight=False)
+        if not self._console.is_terminal:
+            if now - self._told > LINE_EVERY_S:
+                self._told = now
+                done = f"{self._done:,} of {self._total:,}" if self._total else f"{self._done:,}"
+                self._console.print(f"{self._verb}: {done} {self._unit}{text}", soft_wrap=True, highlight=False)
+        elif now - self._began > PATIENCE_S and now - self._told > DRAW_EVERY_S:
+            self._told = now
+            self._bar.start()
+            self._bar.refresh()
 
+
+@contextmanager
+def progress(verb: str, total: int, unit: str, *, done: int = 0) -> Iterator[Bar]:
+    """A bar for `total` pieces of work, some of them done before; a total of 0: nobody knows how many."""
+    bar = Bar(verb, total, unit, done, Console(stderr=True))
     try:
-        yield advance
+        yield bar
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        bar.close()

@@ -6,13 +6,14 @@ import os
 import shlex
 import sys
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from hispec_sim.cli.progress import counting
+from hispec_sim.cli.progress import progress
 from hispec_sim.cli.run import PIPED_WIDTH
 from hispec_sim.errors import InputError
 from hispec_sim.report.sweep_tables import leading_view
@@ -79,7 +80,8 @@ def sweep_command(
     told = f"{n_points:,} points of {size}" if search is None else f"a search with {search:,} evaluations in {size}"
     console.print(f"{name}: {told}", highlight=False, soft_wrap=True)
     with _runner(space, runner, workers, address) as started:
-        run = Run(space, folder, started, engine, shlex.join(["hispec", *sys.argv[1:]]), counting)
+        command, shown = shlex.join(["hispec", *sys.argv[1:]]), partial(progress, unit="points")
+        run = Run(space, folder, started, engine, command, shown)
         outcome = run.all_points() if search is None else run.search(search)
     table = outcome.results.table
     if len(table):

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from hispec_sim.cli.durations import duration
 from hispec_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _shown(console: Console) -> Iterator[Callable[[Stand], None]]:
     said: set[int] = set()
 
     def show(stand: Stand) -> None:
-        left = "" if math.isnan(stand.left_s) else f", {stand.left_s / 60:.1f} min left"
+        left = "" if math.isnan(stand.left_s) else f", {duration(stand.left_s)} left"
         text = f"{stand.done}/{stand.total} prompts, {stand.tokens} tokens at {stand.tokens_per_s:.0f}/s{left}"
         bar.update(task, completed=stand.done, total=stand.total, description=text)
         if not console.is_terminal and stand.done not in said:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from hispec_sim.cli.durations import seconds_of
+from hispec_sim.cli.durations import duration, seconds_of
 from hispec_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _shown(console: Console, steps: int) -> Iterator[Callable[[Stand], None]]:
     task = bar.add_task("", total=steps)
 
     def show(stand: Stand) -> None:
-        left = f"{stand.left_s / 60:.0f} min left"
+        left = f"{duration(stand.left_s)} left"
         text = f"step {stand.step}/{stand.steps}, {stand.tokens_per_s:.0f} tokens/s, {left}"
         bar.update(task, completed=stand.step, description=text)
         if stand.probed is not None:

@@ -174,15 +174,16 @@ def validate_command(
         if not no_decode:
             blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
             try:
-                with progress("decoding", repeats * len(blocks) * len(configurations), "runs") as tick:
+                runs = campaign.missing(configurations, repeats, len(blocks))
+                n_runs = repeats * len(blocks) * len(configurations)
+                with progress("decoding", n_runs, "runs", done=n_runs - len(runs)) as bar:
                     campaign.decode(
-                        configurations,
-                        repeats,
-                        len(blocks),
+                        runs,
                         lambda c, r, block: moments.measure(
-                            lambda: observe(c, r, network, blocks[block], CLOCKS[clock])
+                            lambda: observe(c, r, network, blocks[block], CLOCKS[clock]),
+                            lambda: bar.note("waiting for a quiet moment"),
                         ),
-                        tick,
+                        bar,
                         lambda: rest(moments.lost_s),
                     )
             except KeyboardInterrupt:

@@ -151,6 +151,9 @@ def measure(
     def left_s() -> float:
         return budget_s - spent_s()
 
+    def tell(text: str) -> None:
+        show(Stand(text, min(1.0, spent_s() / budget_s), max(0.0, left_s())))
+
     def judge() -> None:
         measurement.spent_s, measurement.probe_ms = spent_s(), probe.ms
         if not allow_noise:
@@ -167,7 +170,7 @@ def measure(
                 break
             others_s += rest()
             episode, at_s = episodes[index], spent_s()
-            found = moments.measure(partial(player.play, episode))
+            found = moments.measure(partial(player.play, episode), lambda: tell("waiting for a quiet moment"))
             cost_s[episode] = spent_s() - at_s
             probe.run()
             if keep:
@@ -177,7 +180,7 @@ def measure(
             if clock.now_s() - saved_s > SAVE_EVERY_S:
                 saved_s, measurement.spent_s = clock.now_s(), spent_s()
                 save()
-            show(Stand(f"{text}, {number + 1} of {len(episodes)}", min(1.0, spent_s() / budget_s), max(0.0, left_s())))
+            tell(f"{text}, {number + 1} of {len(episodes)}")
         if keep:
             check(CHECK_SHARE * (spent_s() - round_began_s))
         return cost_s

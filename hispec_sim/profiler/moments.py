@@ -30,8 +30,9 @@ class Moments(Protocol):
     lost_s: float
     """Seconds beside the work that counted: of looking, of waiting, and of work that was then done again."""
 
-    def measure(self, work: Callable[[], T]) -> T:
-        """The result of the work, done when it counts. What it does besides must bear repetition."""
+    def measure(self, work: Callable[[], T], waiting: Callable[[], object] = ...) -> T:
+        """The result of the work, done when it counts. What it does besides must bear repetition. `waiting` is called
+        now and then while it has to wait."""
         ...
 
 
@@ -40,7 +41,7 @@ class AnyMoment:
 
     lost_s = 0.0
 
-    def measure(self, work: Callable[[], T]) -> T:
+    def measure(self, work: Callable[[], T], waiting: Callable[[], object] = lambda: None) -> T:
         return work()
 
 
@@ -71,18 +72,20 @@ class QuietMoments:
             self._look()
             pause(PAUSE_S)
 
-    def measure(self, work: Callable[[], T]) -> T:
+    def measure(self, work: Callable[[], T], waiting: Callable[[], object] = lambda: None) -> T:
         """Raises InputError where there is no quiet moment for `PATIENCE_S`."""
-        began_s = self._clock.now_s()
+        began_s, lost_before_s = self._clock.now_s(), self.lost_s
         while True:
             while not self._quiet():
+                self.lost_s = lost_before_s + self._clock.now_s() - began_s
+                waiting()
                 self._pause(PAUSE_S)
                 self._check_patience(began_s)
             at_s = self._clock.now_s()
             result = work()
             took_s = self._clock.now_s() - at_s
             if self._quiet():
-                self.lost_s += self._clock.now_s() - began_s - took_s
+                self.lost_s = lost_before_s + self._clock.now_s() - began_s - took_s
                 return result
             self._check_patience(began_s)
 

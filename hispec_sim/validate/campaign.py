@@ -22,6 +22,8 @@ from hispec_sim.validate.prediction import Predictor
 SETTINGS, RUNS, PROMPTS = "validation.json", "runs", "prompts.json"
 MACHINE = "machine"
 """Key of the settings under which the conditions of the runs stand."""
+Run = tuple[Configuration, int, int]
+"""A configuration, the repeat, and the block of prompts."""
 Observe = Callable[[Configuration, int, int], Observation]
 """Decodes a block of prompts with a configuration: (configuration, repeat, block)."""
 
@@ -70,27 +72,29 @@ class Campaign:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{file} is damaged ({error!r}); delete it and go on with --resume") from None
 
+    def missing(self, configurations: Sequence[Configuration], repeats: int, blocks: int) -> list[Run]:
+        """What has not been run, in the order to run it in: a block of prompts with all configurations, in an order of
+        its own, then the next block; all of it `repeats` times."""
+        return [
+            (configurations[place], repeat, block)
+            for repeat in range(repeats)
+            for block in range(blocks)
+            for place in np.random.default_rng([repeat, block]).permutation(len(configurations))
+            if not self._file(configurations[place], repeat, block).is_file()
+        ]
+
     def decode(
         self,
-        configurations: Sequence[Configuration],
-        repeats: int,
-        blocks: int,
+        runs: Sequence[Run],
         observe: Observe,
-        tick: Callable[[], None],
+        tick: Callable[[], None] = lambda: None,
         rest: Callable[[], object] = lambda: None,
     ) -> None:
-        """Run what has not been run: a block of prompts with all configurations, in an order of its own, then the next
-        block; all of it `repeats` times. Before each run `rest` may let others work. Ctrl-C (KeyboardInterrupt)
-        loses the run under way."""
-        for repeat in range(repeats):
-            for block in range(blocks):
-                for place in np.random.default_rng([repeat, block]).permutation(len(configurations)):
-                    configuration = configurations[place]
-                    file = self._file(configuration, repeat, block)
-                    if not file.is_file():
-                        rest()
-                        write_text(file, json.dumps(observe(configuration, repeat, block).data()))
-                    tick()
+        """Run them. Before each run `rest` may let others work. Ctrl-C (KeyboardInterrupt) loses the run under way."""
+        for run in runs:
+            rest()
+            write_text(self._file(*run), json.dumps(observe(*run).data()))
+            tick()
 
     def observations(self, configuration: Configuration) -> list[Observation]:
         """The runs of a configuration, each of as many first blocks as the first run has; runs that have fewer are left

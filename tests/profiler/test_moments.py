@@ -56,8 +56,16 @@ def test_work_waits_for_a_quiet_moment() -> None:
     moments = clock.moments()
     clock.slow = ((clock.seconds, clock.seconds + 5.0),)
     runs: list[float] = []
-    assert moments.measure(lambda: runs.append(clock.seconds) or clock.work(500.0)) == 500.0
+    began_s, lost_s = clock.seconds, moments.lost_s
+    waits: list[tuple[float, float]] = []
+
+    def waiting() -> None:
+        waits.append((clock.seconds - began_s, moments.lost_s - lost_s))
+
+    assert moments.measure(lambda: runs.append(clock.seconds) or clock.work(500.0), waiting) == 500.0
     assert len(runs) == 1
+    assert waits[-1][0] > 4.0, "told as long as it waits"
+    assert [lost for _, lost in waits] == pytest.approx([waited for waited, _ in waits]), "which is lost at once"
 
 
 def test_learning_while_others_work() -> None:

@@ -85,7 +85,7 @@ def test_a_campaign_that_was_stopped_goes_on(tmp_path: Path) -> None:
         return observation(configuration, repeat, block)
 
     with pytest.raises(KeyboardInterrupt):
-        campaign.decode(configurations, 2, 2, observe, lambda: None)
+        campaign.decode(campaign.missing(configurations, 2, 2), observe)
     assert {(repeat, block) for _, repeat, block in done} == {(0, 0)}, "all configurations, before the next block"
     assert [len(each.verified) for each in campaign.observations(configurations[0])] == [1]
     again: list[tuple[str, int, int]] = []
@@ -96,7 +96,8 @@ def test_a_campaign_that_was_stopped_goes_on(tmp_path: Path) -> None:
         return observation(configuration, repeat, block)
 
     rests: list[None] = []
-    resumed.decode(configurations, 2, 2, observe_again, lambda: None, lambda: rests.append(None))
+    resumed.decode(resumed.missing(configurations, 2, 2), observe_again, rest=lambda: rests.append(None))
+    assert not resumed.missing(configurations, 2, 2)
     assert len(rests) == len(again), "others have a chance before each run, and only there"
     assert sorted(done + again) == sorted((c.name, r, b) for c in configurations for r in range(2) for b in range(2))
     whole = [merged([observation(configurations[0], r, b) for b in range(2)]) for r in range(2)]
@@ -138,7 +139,7 @@ def test_campaigns_mix_nothing(tmp_path: Path) -> None:
     configuration = load_design(written(tmp_path, TWO)).expand()[0]
     out = tmp_path / "out"
     campaign = Campaign(out, {"seed": 1}, resume=False)
-    campaign.decode([configuration], 1, 1, observation, lambda: None)
+    campaign.decode([(configuration, 0, 0)], observation)
     with pytest.raises(InputError, match="is not empty"):
         Campaign(out, {"seed": 1}, resume=False)
     with pytest.raises(InputError, match="begun with another seed"):

@@ -48,9 +48,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         trace, cost, list(map(len, ids)), block_sizes=sizes, strata=(), paired=range(len(ids)), seed=0
     )
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
-    campaign.decode(
-        configurations, 1, 2, lambda c, r, b: observe(c, r, network, blocks[b], time.thread_time), lambda: None
-    )
+    runs = campaign.missing(configurations, 1, 2)
+    campaign.decode(runs, lambda c, r, b: observe(c, r, network, blocks[b], time.thread_time))
     return compare_all(campaign, configurations, predictor, 4)
 
 
