@@ -98,9 +98,10 @@ def validate_command(
 
     Configurations are decoded in turn and again in another order, so that a machine that is slow for a while is slow
     for all. Ctrl-C keeps every finished run and reports on them; --resume goes on, --no-decode only compares again.
-    Writes results.csv, overall.json and report.html. Time on a quiet machine, with the profile's --threads; where
-    others share it, decode in quiet moments (--quiet 1.15) and measure the profile meanwhile, in turns (--turns FILE
-    here and for hispec profile run): it is read when decoding is done.
+    Writes results.csv, forwards.csv (each kind of forward, real and priced), overall.json and report.html. Time on a
+    quiet machine, with the profile's --threads; where others share it, decode in quiet moments (--quiet 1.15) and
+    measure the profile meanwhile, in turns (--turns FILE here and for hispec profile run): it is read when decoding
+    is done.
 
     hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
     --out results/validation
@@ -112,7 +113,7 @@ def validate_command(
     from hispec_sim.profiler.machine import conditions
     from hispec_sim.profiler.prompts import Split, sha256
     from hispec_sim.report.validation_page import validation_page
-    from hispec_sim.validate.campaign import MACHINE, Campaign, compare_all, write_text
+    from hispec_sim.validate.campaign import MACHINE, Campaign, compare_all, forwards_of, write_text
     from hispec_sim.validate.compare import overall
     from hispec_sim.validate.decoding import observe
     from hispec_sim.validate.design import load_design
@@ -197,6 +198,7 @@ def validate_command(
         rows = compare_all(campaign, configurations, simulated, repetitions, tick)
     if not len(rows):
         raise typer.Exit(INTERRUPTED)
+    forwards = forwards_of(campaign, configurations, simulated)
     result, cost = overall(rows), simulated.cost
     settings = {key: value for key, value in decoding.items() if key != MACHINE} | {
         "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
@@ -204,12 +206,13 @@ def validate_command(
         "beyond the profile": "; ".join(cost.extrapolated) or "nothing",
     }  # fmt: skip
     write_text(out / "results.csv", rows.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "forwards.csv", forwards.to_csv(index=False, float_format="%.6g"))
     write_text(out / "overall.json", json.dumps(result, indent=1) + "\n")
-    write_text(out / "report.html", validation_page(rows, result, settings))
+    write_text(out / "report.html", validation_page(rows, forwards, result, settings))
     _show(console, result)
     for note in cost.extrapolated:
         console.print(f"beyond the profile: {note}", style="yellow")
-    console.print(f"written to {out}: results.csv, overall.json, report.html", soft_wrap=True)
+    console.print(f"written to {out}: results.csv, forwards.csv, overall.json, report.html", soft_wrap=True)
     if interrupted:
         console.print("interrupted: go on with --resume", style="yellow")
         raise typer.Exit(INTERRUPTED)

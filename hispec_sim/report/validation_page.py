@@ -56,10 +56,17 @@ def budget_table(overall: Mapping[str, Any]) -> list[list[str]]:
 FIDELITY_HEAD = ("figure", "median error", "p95 error", "bias", "in the 95 % interval")
 BATCH_HEAD = ("batch", "configurations", "median error", "p95 error", "bias", "Kendall tau", "regret")
 BUDGET_HEAD = ("part", "median error", "p95 error", "bias")
+FORWARDS_HEAD = (
+    *("layers", "batch", "query tokens in all", "read out", "forwards", "real ms", "simulated ms", "error"),
+    *("share of all time", "share of all error"),
+)
+MOST_FORWARDS = 20
 
 
-def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    """The page's text; `rows` and `overall` as `hispec validate` writes them."""
+def validation_page(
+    rows: pd.DataFrame, forwards: pd.DataFrame, overall: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> str:
+    """The page's text; `rows`, `forwards` and `overall` as `hispec validate` writes them."""
     stats = overall["figures"]["tokens_per_s"]
     sentence = (
         f"Over {overall['configurations']} configurations the simulated tokens_per_s differs from the real one by "
@@ -88,10 +95,25 @@ def validation_page(rows: pd.DataFrame, overall: Mapping[str, Any], provenance: 
                                "Error of tokens_per_s when all but one part is real.")],
             pictures=[Picture("factors", "error of tokens_per_s by factor", factor_figure(rows))],
         ),
+        Section(
+            "Forwards",
+            tables=[PageTable(FORWARDS_HEAD, list(map(_forward_cells, forwards[:MOST_FORWARDS].to_dict("records"))),
+                              "Those whose prices err most in all. Real: mean, with the gap behind it.")],
+        ),
         Section("Configurations", tables=[configurations]),
         Section("Provenance", tables=[text_table(("", ""), [[key, str(v)] for key, v in provenance.items()], "")]),
     ]  # fmt: skip
     return render(Page(f"Validation: {provenance.get('design', '')}", sentence, sections))
+
+
+def _forward_cells(row: Mapping[Any, Any]) -> list[Cell]:
+    shape = [str(row[name]) for name in ("batch", "tokens", "logits", "forwards")]
+    times = [Cell(f"{row[name]:.3f}", float(row[name])) for name in ("real_ms", "simulated_ms")]
+    shares = [
+        Cell(percent(row[name], sign), float(row[name]))
+        for name, sign in (("error", "+"), ("time_share", ""), ("error_share", "+"))
+    ]
+    return [Cell(f"({row['first_layer']}, {row['last_layer']}]"), *map(Cell, shape), *times, *shares]
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> PageTable:

@@ -44,6 +44,20 @@ class Recorded:
         return matched
 
 
+def shape_of(batch: Sequence[Asking]) -> Shape:
+    """What the executor tells this batch's forward apart by."""
+    forward = batch[0].node.forward
+    tokens = sum(request.node.forward.tokens for request in batch)
+    logits = sum(request.node.forward.logits for request in batch)
+    return Shape(NETWORK, forward.first_layer, forward.last_layer, len(batch), tokens, logits)
+
+
+def gap_ms(observation: Observation) -> float:
+    """Mean time between two forwards of a run."""
+    forwards = sum(times for times, _ in observation.shapes.values())
+    return (observation.decode_ms - observation.forward_ms) / forwards
+
+
 class MeasuredPricer(Pricer):
     """Every forward at the mean time that forwards of its shape took in a run, and the mean time between two.
 
@@ -53,16 +67,11 @@ class MeasuredPricer(Pricer):
 
     def __init__(self, observation: Observation, fallback: Pricer, scale: float) -> None:
         self._fallback, self._scale = fallback, scale
-        forwards = sum(times for times, _ in observation.shapes.values())
-        between_ms = (observation.decode_ms - observation.forward_ms) / forwards
+        between_ms = gap_ms(observation)
         self._mean_ms = {shape: total / times + between_ms for shape, (times, total) in observation.shapes.items()}
 
     def price_ms(self, batch: Sequence[Asking]) -> float:
-        forward = batch[0].node.forward
-        tokens = sum(request.node.forward.tokens for request in batch)
-        logits = sum(request.node.forward.logits for request in batch)
-        shape = Shape(NETWORK, forward.first_layer, forward.last_layer, len(batch), tokens, logits)
-        known = self._mean_ms.get(shape)
+        known = self._mean_ms.get(shape_of(batch))
         return known if known is not None else self._scale * self._fallback.price_ms(batch)
 
 

@@ -16,6 +16,7 @@ from hispec_sim.study.uncertainty import profile_error
 from hispec_sim.validate.budget import budget
 from hispec_sim.validate.compare import row_of
 from hispec_sim.validate.design import Configuration
+from hispec_sim.validate.forwards import forwards_table, times_of
 from hispec_sim.validate.observation import Observation, merged
 from hispec_sim.validate.prediction import Predictor
 
@@ -131,12 +132,23 @@ def compare_all(
     for configuration in configurations:
         observations = campaign.observations(configuration)
         if observations:
-            middle = sorted(observations, key=lambda each: each.figures.tokens_per_s)[(len(observations) - 1) // 2]
+            middle = middle_run(observations)
             taken_apart = budget(predictor, configuration, middle, min(repetitions, 9))
             prediction = predictor.predict(configuration, repetitions, len(middle.verified))
             rows.append(row_of(configuration, observations, prediction, taken_apart, time_error))
         tick()
     return pd.DataFrame(rows)
+
+
+def forwards_of(campaign: Campaign, configurations: Sequence[Configuration], predictor: Predictor) -> pd.DataFrame:
+    """What forwards of the decoded configurations really took, and their prices (see `forwards.forwards_table`)."""
+    decoded = [(each, found) for each in configurations if (found := campaign.observations(each))]
+    return forwards_table(times_of(predictor, each, middle_run(found)) for each, found in decoded)
+
+
+def middle_run(observations: Sequence[Observation]) -> Observation:
+    """The run of the median rate."""
+    return sorted(observations, key=lambda each: each.figures.tokens_per_s)[(len(observations) - 1) // 2]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hispec_sim.study.fidelity import fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
 from hispec_sim.validate.compare import regret
+from hispec_sim.validate.forwards import Times, forwards_table
+from hispec_sim.validate.observation import Shape
 from hispec_sim.validate.strata import resampled
 
 
@@ -76,3 +78,15 @@ def test_resampling_twice_has_both_errors() -> None:
     groups = [[3 * g, 3 * g + 1, 3 * g + 2] for g in range(20)]
     means = [values[resampled(groups, 30, 10, rng)].mean() for _ in range(4000)]
     assert np.var(means) == pytest.approx(values.var() * (1 / 10 + 1 / 20), rel=0.1)
+
+
+def test_forwards_by_hand() -> None:
+    """In two runs: drafts of 1 ms priced at 2 (in all 30 of 60 ms too much), and a target pass priced right."""
+    draft, target = Shape("target", 0, 4, 1, 1, 1), Shape("target", 4, 40, 1, 3, 3)
+    runs = [{draft: Times(10, 10.0, 20.0), target: Times(3, 30.0, 30.0)}, {draft: Times(20, 20.0, 40.0)}]
+    rows = forwards_table(runs).to_dict("records")
+    assert rows[0] == {
+        "first_layer": 0, "last_layer": 4, "batch": 1, "tokens": 1, "logits": 1, "forwards": 30, "real_ms": 1.0,
+        "simulated_ms": 2.0, "error": 1.0, "time_share": 0.5, "error_share": 0.5,
+    }  # fmt: skip
+    assert (rows[1]["forwards"], rows[1]["real_ms"], rows[1]["error"], rows[1]["error_share"]) == (3, 10.0, 0.0, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,17 +16,32 @@ from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.profiler.agreement import Plan, record_batch
 from hispec_sim.profiler.prompts import Split, prompt_set
 from hispec_sim.report.validation_page import validation_page
-from hispec_sim.validate.campaign import Campaign, compare_all
+from hispec_sim.validate.campaign import Campaign, compare_all, forwards_of
 from hispec_sim.validate.compare import overall
 from hispec_sim.validate.decoding import observe, usable_prompts
 from hispec_sim.validate.design import load_design
+from hispec_sim.validate.observation import Observation
 from hispec_sim.validate.prediction import Predictor
 
 DESIGN = Path(__file__).parents[2] / "scenarios" / "validation" / "small.yaml"
 
 
+@dataclass(frozen=True)
+class Small:
+    """What the small design came to: runs, rows, and the forwards of the runs."""
+
+    observations: list[Observation]
+    rows: pd.DataFrame
+    forwards: pd.DataFrame
+
+
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+def rows(small: Small) -> pd.DataFrame:
+    return small.rows
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """The small design on the model that is shipped, with a trace of the same prompts and a profile of the moment."""
     plan = load_design(DESIGN)
     configurations = plan.expand()
@@ -50,7 +66,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
     runs = campaign.missing(configurations, 1, 2)
     campaign.decode(runs, lambda c, r, b: observe(c, r, network, blocks[b], time.thread_time))
-    return compare_all(campaign, configurations, predictor, 4)
+    observations = [each for configuration in configurations for each in campaign.observations(configuration)]
+    rows = compare_all(campaign, configurations, predictor, 4)
+    return Small(observations, rows, forwards_of(campaign, configurations, predictor))
 
 
 @pytest.mark.parametrize("name", ["tokens_per_target_pass", "forwards_per_token", "matched_per_drafted_1"])
@@ -83,8 +101,22 @@ def test_the_whole_is_summed_up(rows: pd.DataFrame) -> None:
     assert result["by_batch"]["1"]["kendall_tau"] > 0
 
 
-def test_the_page_holds_all_of_it_and_loads_nothing(rows: pd.DataFrame) -> None:
-    page = validation_page(rows, overall(rows), {"design": "small.yaml"})
+def test_every_forward_is_priced_beside_what_it_took(small: Small) -> None:
+    """The replay asks for the run's own forwards, so none is without a price, and real times add up to the runs."""
+    table, runs = small.forwards, small.observations
+    assert (table["simulated_ms"] > 0).all()
+    assert table["forwards"].sum() == sum(times for run in runs for times, _ in run.shapes.values())
+    real_ms, simulated_ms = ((table[f"{side}_ms"] * table["forwards"]).sum() for side in ("real", "simulated"))
+    assert real_ms == pytest.approx(sum(run.decode_ms for run in runs))
+    assert table["time_share"].sum() == pytest.approx(1)
+    assert table["error_share"].sum() == pytest.approx(simulated_ms / real_ms - 1)
+    assert table["error_share"].abs().is_monotonic_decreasing
+
+
+def test_the_page_holds_all_of_it_and_loads_nothing(small: Small) -> None:
+    rows = small.rows
+    page = validation_page(rows, small.forwards, overall(rows), {"design": "small.yaml"})
+    assert "share of all error" in page
     assert all(name in page for name in rows["configuration"])
     assert "Validation: small.yaml" in page
     assert page.count("<svg") == 2

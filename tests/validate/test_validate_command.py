@@ -81,6 +81,7 @@ def test_from_nothing_to_a_page(folder: Path, tmp_path: Path, capsys: pytest.Cap
     page = (out / "report.html").read_text()
     assert "ex2_nd1_on_mismatch_b1_t4" in page
     assert (out / "results.csv").read_text().startswith("configuration,")
+    assert (out / "forwards.csv").read_text().startswith("first_layer,last_layer,batch,tokens,logits,forwards,real_ms,")
     run = next((out / "runs").iterdir())
     before = run.stat().st_mtime_ns
     assert validate(folder, "apart.trace", out) == 2
