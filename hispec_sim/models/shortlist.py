@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.packed import LEAST_WEIGHTS, PackedLinear
+from hispec_sim.models.packed import LEAST_WEIGHTS, PackedLinear, linear_of
 from hispec_sim.models.ranking import RANKING
 
 
@@ -42,7 +42,7 @@ class ShortHead:
         packed = isinstance(network.head, PackedLinear)
         plain = network.embedding.weight if network.config.shape.tied_embedding else _plain(network.head)
         rows = plain.detach()[self._ids]
-        self._head = PackedLinear(rows) if packed and rows.numel() >= LEAST_WEIGHTS else _linear(rows)
+        self._head = PackedLinear(rows) if packed and rows.numel() >= LEAST_WEIGHTS else linear_of(rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (..., vocab_size) of hidden states (..., hidden_size)."""
@@ -53,9 +53,3 @@ class ShortHead:
 def _plain(head: nn.Module) -> Tensor:
     """The weight (out, in) of a linear map, packed or not."""
     return head.packed.to_dense() if isinstance(head, PackedLinear) else cast(Tensor, head.weight)
-
-
-def _linear(rows: Tensor) -> nn.Linear:
-    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=False, device="meta")
-    linear.weight = nn.Parameter(rows, requires_grad=False)
-    return linear
