@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.picking import draw, likeliest, nucleus
+from hispec_sim.models.picking import draw, first_choices, nucleus
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Greedy:
     """The most likely token, always."""
 
     def judge(self, level: int, logits: Tensor, run: Sequence[Token], *, bonus: bool) -> Verdict:
-        choices: list[int] = likeliest(logits).tolist()
+        choices = first_choices(logits)
         matched = 0
         while matched < len(run) and run[matched].token_id == choices[matched]:
             matched += 1

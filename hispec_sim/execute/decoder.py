@@ -225,6 +225,8 @@ class Decoder:
 def _split(logits: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
     if logits is None or rows == 0:
         return None, logits
+    if rows == len(logits):
+        return logits, None
     return logits[:rows], logits[rows:]
 
 

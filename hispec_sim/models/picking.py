@@ -18,9 +18,21 @@ def likeliest(logits: Tensor) -> Tensor:
 
     In a CPU's memory NumPy looks for it, which takes a twentieth of the time of `torch.argmax` for 49,152 tokens.
     """
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+    if _numpy_reads(logits):
         return torch.from_numpy(logits.detach().numpy().argmax(axis=-1, keepdims=True)).squeeze(-1)
     return logits.argmax(dim=-1)
+
+
+def first_choices(logits: Tensor) -> list[int]:
+    """`likeliest` of rows (rows, vocab_size) as plain numbers, on a CPU without a tensor in between: behind a draft of
+    one small layer every microsecond counts."""
+    found = logits.detach().numpy().argmax(axis=-1) if _numpy_reads(logits) else logits.argmax(dim=-1)
+    choices: list[int] = found.tolist()
+    return choices
+
+
+def _numpy_reads(logits: Tensor) -> bool:
+    return logits.device.type == "cpu" and logits.dtype == torch.float32
 
 
 def draw(weights: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hispec_sim.models import picking
-from hispec_sim.models.picking import draw, likeliest
+from hispec_sim.models.picking import draw, first_choices, likeliest
 
 
 def test_as_often_as_the_weights_say() -> None:
@@ -79,5 +79,6 @@ def test_the_likeliest_is_the_first_of_the_largest(shape: tuple[int, ...], dtype
     logits = torch.randint(0, 4, shape).to(dtype).requires_grad_()
     first = (logits == logits.max(dim=-1, keepdim=True).values).int().argmax(dim=-1)
     found = likeliest(logits)
+    assert first_choices(logits.flatten(0, -2)) == found.flatten().tolist()
     assert found.shape == shape[:-1]
     assert torch.equal(found, first)
