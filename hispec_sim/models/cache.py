@@ -55,7 +55,9 @@ class CachedNetwork:
         device, dtype = network.embedding.weight.device, dtype_of(network)
         self.network = network
         self.slots = slots
+        self._embedding = network.embedding.weight.detach()
         self._layers = [cast(Layer, layer).maths() for layer in network.layers]
+        self._plain_read_out = network.reading_out()
         kv_shape = (slots, max_tokens + 1, 2 * shape.n_kv_heads, shape.head_dim)
         self._scratch = max_tokens
         kept = {exit_layer for exit_layer in exits if exit_layer < shape.n_layers}
@@ -147,7 +149,7 @@ class CachedNetwork:
 
     def _span(self, first_layer: int, last_layer: int, place: Place) -> Tensor | None:
         """Layers (first_layer, last_layer], and the logits of the rows that are read out, unless a block does that."""
-        x = self.network.embedding(place.token_ids()) if first_layer == 0 else place.take(self._hidden[first_layer])
+        x = place.embed(self._embedding) if first_layer == 0 else place.take(self._hidden[first_layer])
         layers = zip(
             self._layers[first_layer:last_layer], place.attention(self._kv[first_layer:last_layer]), strict=True
         )
@@ -169,7 +171,7 @@ class CachedNetwork:
         return self._read_out(exit_layer, place.read_rows(x))
 
     def _read_out(self, exit_layer: int, rows: Tensor) -> Tensor:
-        return self._short_heads.get(exit_layer, self.network.read_out)(rows)
+        return self._short_heads.get(exit_layer, self._plain_read_out)(rows)
 
 
 @dataclass(slots=True)

@@ -134,6 +134,11 @@ class Llama(nn.Module):
         """Next-token logits (..., vocab_size) of hidden states at any depth: the final norm and the LM head."""
         return self.head(self.norm(x))
 
+    def reading_out(self) -> Map:
+        """`read_out` taken out of its modules, with its present weights, as `LayerMaths` is."""
+        norm, head = _bare(self.norm), _bare(self.head)
+        return lambda x: head(norm(x))
+
     def forward(self, tokens: Tensor, exit_layer: int | None = None) -> Tensor:
         """Logits of whole sequences, (batch, tokens) -> (batch, tokens, vocab_size), read out at `exit_layer`, through
         its exit head if one is attached."""

@@ -45,9 +45,13 @@ class OneSequence:
             places = torch.arange(self._here.stop, device=rotations.device)
             self._mask = places <= places[self._here, None]
 
-    def token_ids(self) -> Tensor:
-        """(1, tokens)"""
-        return torch.tensor([self._piece.token_ids], device=self.turn.device)
+    def embed(self, embedding: Tensor) -> Tensor:
+        """The query tokens' rows, (1, tokens, hidden_size), of a matrix (vocab_size, hidden_size). Of one token it is the
+        matrix's own row: do not change it."""
+        ids = self._piece.token_ids
+        if len(ids) == 1:
+            return embedding[None, None, ids[0]]
+        return F.embedding(torch.tensor([ids], device=embedding.device), embedding)
 
     def take(self, cache: Tensor) -> Tensor:
         """What a cache holds at the query tokens: (1, tokens, ...)."""
@@ -133,9 +137,9 @@ class ManySequences:
         self.turn = rotations[self._positions][:, :, None]
         self._mask = torch.arange(form.context, device=integers.device) <= self._positions[:, None, :, None]
 
-    def token_ids(self) -> Tensor:
-        """(sequences, tokens)"""
-        return self._ids
+    def embed(self, embedding: Tensor) -> Tensor:
+        """The query tokens' rows, (sequences, tokens, hidden_size), of a matrix (vocab_size, hidden_size)."""
+        return F.embedding(self._ids, embedding)
 
     def take(self, cache: Tensor) -> Tensor:
         """What a cache holds at the query tokens: (sequences, tokens, ...)."""
