@@ -24,6 +24,7 @@ from hispec_sim.models.exits import BlockHead, heads_of
 from hispec_sim.models.graphs import MOST_QUERIES, CudaCapture, Graphs, rounded
 from hispec_sim.models.llama import Layer, Llama, attend_causally, dtype_of
 from hispec_sim.models.memory import enough_memory
+from hispec_sim.models.norm import decoding_norm
 from hispec_sim.models.places import Form, ManySequences, OneSequence, Piece, Place
 from hispec_sim.models.shortlist import ShortHead
 
@@ -56,13 +57,17 @@ class CachedNetwork:
         self.network = network
         self.slots = slots
         self._embedding = network.embedding.weight.detach()
-        self._layers = [cast(Layer, layer).maths() for layer in network.layers]
+        self._layers = [cast(Layer, layer).maths(decoding_norm) for layer in network.layers]
         self._plain_read_out = network.reading_out()
         kv_shape = (slots, max_tokens + 1, 2 * shape.n_kv_heads, shape.head_dim)
         self._scratch = max_tokens
         kept = {exit_layer for exit_layer in exits if exit_layer < shape.n_layers}
-        self._heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in kept}
-        with_block = [exit_layer for exit_layer, head in self._heads.items() if isinstance(head, BlockHead)]
+        heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in kept}
+        with_block = [exit_layer for exit_layer, head in heads.items() if isinstance(head, BlockHead)]
+        self._heads = {
+            exit_layer: head.layer.maths(decoding_norm) if isinstance(head, BlockHead) else head
+            for exit_layer, head in heads.items()
+        }
 
         def caches() -> tuple[str, int]:
             width = 2 * shape.n_kv_heads * shape.head_dim * (shape.n_layers + len(with_block))
@@ -133,18 +138,18 @@ class CachedNetwork:
 
     def _run(self, what: Hashable, work: Callable[[Place], Tensor | None], pieces: Sequence[Piece]) -> Tensor | None:
         """Do the work for the pieces; `what` tells one kind of work from another."""
-        rotations = self.network.rotations
+        rotations, dtype = self.network.rotations, self._kv.dtype
         if self._graphs is None and len(pieces) == 1:
-            return work(OneSequence(pieces[0], rotations))
+            return work(OneSequence(pieces[0], rotations, dtype))
         form = Form.of(pieces, self.slots)
         if self._graphs is None or form.sequences * form.tokens > MOST_QUERIES:
             integers = torch.tensor(form.integers(pieces, self._scratch), device=self._kv.device)
-            return work(ManySequences(form, integers, rotations))
+            return work(ManySequences(form, integers, rotations, dtype))
         fixed = rounded(form, self._scratch)
         return self._graphs.run(
             (what, fixed),
             fixed.integers(pieces, self._scratch),
-            lambda integers: work(ManySequences(fixed, integers, rotations)),
+            lambda integers: work(ManySequences(fixed, integers, rotations, dtype)),
         )
 
     def _span(self, first_layer: int, last_layer: int, place: Place) -> Tensor | None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.norm import decoding_norm
 from hispec_sim.models.ranking import TokenRanking
 from hispec_sim.models.rope import rotate_, rotations
 
@@ -67,13 +68,14 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden_size, 2 * shape.intermediate_size, bias=False)
         self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
-    def maths(self) -> LayerMaths:
-        """What the layer computes with its present weights."""
+    def maths(self, norm_of: Callable[[nn.RMSNorm], Map] | None = None) -> LayerMaths:
+        """What the layer computes with its present weights; `norm_of` gives its norms another form."""
+        norm_of = norm_of or _bare
         return LayerMaths(
-            attention_norm=_bare(self.attention_norm),
+            attention_norm=norm_of(self.attention_norm),
             qkv=_bare(self.qkv),
             output=_bare(self.output),
-            mlp_norm=_bare(self.mlp_norm),
+            mlp_norm=norm_of(self.mlp_norm),
             gate_up=_bare(self.gate_up),
             down=_bare(self.down),
             n_heads=self.heads[0],
@@ -135,8 +137,8 @@ class Llama(nn.Module):
         return self.head(self.norm(x))
 
     def reading_out(self) -> Map:
-        """`read_out` taken out of its modules, with its present weights, as `LayerMaths` is."""
-        norm, head = _bare(self.norm), _bare(self.head)
+        """`read_out` for decoding: taken out of its modules, with its present weights, as `LayerMaths` is."""
+        norm, head = decoding_norm(self.norm), _bare(self.head)
         return lambda x: head(norm(x))
 
     def forward(self, tokens: Tensor, exit_layer: int | None = None) -> Tensor:

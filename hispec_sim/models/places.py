@@ -35,19 +35,21 @@ class Piece:
 class OneSequence:
     """The place of a single piece."""
 
-    def __init__(self, piece: Piece, rotations: Tensor) -> None:
+    def __init__(self, piece: Piece, rotations: Tensor, dtype: torch.dtype) -> None:
+        """`dtype`: what the network computes in, and so the type of what attention adds where it must not look: given
+        truth values, it would make them such numbers in every layer."""
         self._piece = piece
         self._here = slice(piece.position, piece.position + piece.tokens)
         self._slot = slice(piece.slot, piece.slot + 1)
         self.turn = rotations[None, self._here, None]
         self._mask = None
         if piece.tokens > 1:
-            places = torch.arange(self._here.stop, device=rotations.device)
-            self._mask = places <= places[self._here, None]
+            unseen = torch.full((piece.tokens, self._here.stop), -torch.inf, dtype=dtype, device=rotations.device)
+            self._mask = unseen.triu_(piece.position + 1)
 
     def embed(self, embedding: Tensor) -> Tensor:
-        """The query tokens' rows, (1, tokens, hidden_size), of a matrix (vocab_size, hidden_size). Of one token it is the
-        matrix's own row: do not change it."""
+        """The query tokens' rows, (1, tokens, hidden_size), of a matrix (vocab_size, hidden_size). A single token's is
+        the matrix's own: do not change it."""
         ids = self._piece.token_ids
         if len(ids) == 1:
             return embedding[None, None, ids[0]]
@@ -120,8 +122,8 @@ class Form(NamedTuple):
 class ManySequences:
     """The place of pieces of several sequences, or of one in a fixed form."""
 
-    def __init__(self, form: Form, integers: Tensor, rotations: Tensor) -> None:
-        """`integers`: those of `Form.integers`, on the device of the caches."""
+    def __init__(self, form: Form, integers: Tensor, rotations: Tensor, dtype: torch.dtype) -> None:
+        """`integers`: those of `Form.integers`, on the device of the caches; `dtype` as for `OneSequence`."""
         self._form = form
         queries = form.sequences * form.tokens
         ids, positions, rows, self._slots, self._read = integers.split(
@@ -135,7 +137,8 @@ class ManySequences:
         )
         self._owners = self._slots[:, None]
         self.turn = rotations[self._positions][:, :, None]
-        self._mask = torch.arange(form.context, device=integers.device) <= self._positions[:, None, :, None]
+        unseen = torch.arange(form.context, device=integers.device) > self._positions[:, None, :, None]
+        self._mask = torch.zeros(unseen.shape, dtype=dtype, device=integers.device).masked_fill_(unseen, -torch.inf)
 
     def embed(self, embedding: Tensor) -> Tensor:
         """The query tokens' rows, (sequences, tokens, hidden_size), of a matrix (vocab_size, hidden_size)."""
