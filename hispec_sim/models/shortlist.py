@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.linear import Layout, laid_out, layout_of, plain_weight
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.packed import LEAST_WEIGHTS, PackedLinear, linear_of
+from hispec_sim.models.packed import PACKED_WEIGHTS
 from hispec_sim.models.ranking import RANKING
 
 
@@ -39,17 +38,12 @@ class ShortHead:
         self._vocab_size = network.config.shape.vocab_size
         self._norm = network.norm
         # A packed head shows its rows no more, but the embedding that it is tied to does.
-        packed = isinstance(network.head, PackedLinear)
-        plain = network.embedding.weight if network.config.shape.tied_embedding else _plain(network.head)
-        rows = plain.detach()[self._ids]
-        self._head = PackedLinear(rows) if packed and rows.numel() >= LEAST_WEIGHTS else linear_of(rows)
+        plain = network.embedding.weight.detach() if network.config.shape.tied_embedding else plain_weight(network.head)
+        rows, layout = plain[self._ids], layout_of(network.head)
+        small = layout in (Layout.PACKED, Layout.WIDENED) and rows.numel() < PACKED_WEIGHTS
+        self._head = laid_out(rows, Layout.PLAIN if small else layout)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (..., vocab_size) of hidden states (..., hidden_size)."""
         logits = self._head(self._norm(x))
         return logits.new_full((*x.shape[:-1], self._vocab_size), -torch.inf).index_copy_(-1, self._ids, logits)
-
-
-def _plain(head: nn.Module) -> Tensor:
-    """The weight (out, in) of a linear map, packed or not."""
-    return head.packed.to_dense() if isinstance(head, PackedLinear) else cast(Tensor, head.weight)

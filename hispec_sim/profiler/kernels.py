@@ -26,6 +26,8 @@ STEPS = 9
 GEMMS = ("aten::linear", "aten::mm", "aten::matmul", "aten::addmm", "mkldnn::_linear_pointwise")
 ATTENTION = "aten::scaled_dot_product_attention"
 NORMS = ("aten::rms_norm", "aten::_fused_rms_norm")
+NORM_PARTS = ("aten::linalg_vector_norm", "aten::hypot_", "aten::addcdiv")
+"""With a product by the weights, the norm of `models.norm`."""
 ELEMENTWISE = ("aten::silu", "aten::mul", "aten::add", "aten::add_", "aten::silu_")
 COPIES = ("copy", "index", "cat", "repeat", "gather", "scatter", "contiguous", "clone", "to", "_to_copy", "reshape",
           "flatten")  # fmt: skip
@@ -158,6 +160,8 @@ def classify(op: str, shapes: Sequence[tuple[int, ...]], network: Llama, itemsiz
         return "attention", 4.0 * batch * heads * tokens * seen * head_dim, float(n_bytes)
     if op in NORMS:
         return "norm", 4.0 * largest, 2.0 * itemsize * largest
+    if op in NORM_PARTS or (op == "aten::mul" and len(shapes) > 1 and len(shapes[1]) == 1):
+        return "norm", float(largest), float(itemsize * largest)
     if op in ("aten::mul_", "aten::view_as_complex", "aten::view_as_real"):
         turned = op == "aten::mul_"  # complex numbers: two of the network's each, six FLOPs
         return "rope", 6.0 * largest * turned, 4.0 * itemsize * largest * turned

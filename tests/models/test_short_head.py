@@ -15,9 +15,10 @@ from hispec_sim.models import packed
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.exits import Kind, attach, new_head
+from hispec_sim.models.linear import Layout, PackedLinear
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import PackedLinear, pack_for_cpu
+from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.models.ranking import RANKING, TokenRanking, count_ranking, read_ranking, write_ranking
 from hispec_sim.models.shortlist import ShortHead
 from hispec_sim.networks import NetworkSpec
@@ -82,7 +83,7 @@ def wide(*, tied: bool) -> Llama:
 @torch.inference_mode()
 def test_logits_are_those_of_the_whole_head(tied: bool, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the shortlist; minus infinity elsewhere; packed where the whole head is and it is large enough."""
-    monkeypatch.setattr(packed, "fastest_layout", lambda weights: packed.Layout.PACKED)
+    monkeypatch.setattr(packed, "fastest_layout", lambda weights: Layout.PACKED)
     plain, network = wide(tied=tied), pack_for_cpu(wide(tied=tied))
     assert plain.token_ranking is not None
     x = torch.randn(3, 256)
