@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ than one of three to six: what it multiplies at once is too little to keep the m
 TRIED_TOKENS = (1, 4, 12)
 """A draft, and verifications of a few tokens and of many."""
 TRIED_WEIGHTS, TRIED_AT_ONCE = 1 << 22, 8
-"""Of one shape the matrices of several layers are tried: about so many weights, and at most so many matrices."""
+"""Of one shape the matrices of several layers are tried: about so many weights, and at most so many matrices; of a
+larger one as many rows, for copies of a whole LM head would take more memory than decoding."""
 TRIALS, FEWEST_TRIALS, TRY_S = 5, 2, 0.15
 """A layout is tried so often, less often where that takes longer than this, and the least time counts: others may use
 the processor too."""
@@ -52,7 +54,7 @@ def pack_for_cpu(network: Llama) -> Llama:
     if network.embedding.weight.device.type != "cpu" or dtype_of(network) != torch.float32:
         return network
     places = [  # and not the matrices themselves, which would all stay until the last is laid out
-        (module, name) for module in network.modules() for name, child in module.named_children() if _is_large(child)
+        (module, name) for module in network.modules() for name, child in module.named_children() if is_tried(child)
     ]
     fastest = _fastest_layouts(getattr(module, name).weight for module, name in places)
     for module, name in places:
@@ -72,12 +74,13 @@ def _fastest_layouts(weights: Iterable[Tensor]) -> dict[torch.Size, Layout]:
 
 
 def fastest_layout(weights: Sequence[Tensor]) -> Layout:
-    """The layout in which matrices (out, in) of one shape, of several layers, take least for one token, a few and many,
-    all counting the same. One that takes nearly as long as a simpler one is not chosen."""
-    size = weights[0].numel()
-    some = weights[: min(TRIED_AT_ONCE, -(-TRIED_WEIGHTS // size))]
-    products = {layout: [laid_out(weight, layout) for weight in some] for layout in _layouts(size)}
-    least_s = _least_seconds(products, weights[0].shape[1])
+    """The layout for matrices (out, in) of one shape, of several layers."""
+    return best_layout(least_seconds(weights))
+
+
+def best_layout(least_s: Mapping[Layout, Sequence[float]]) -> Layout:
+    """The layout that takes least for one token, a few and many, all counting the same. One that takes nearly as long
+    as a simpler one, which stands before it, is not chosen."""
     best, best_relative = Layout.PLAIN, float(len(TRIED_TOKENS))
     for layout, seconds in least_s.items():
         relative = sum(mine / its for mine, its in zip(seconds, least_s[Layout.PLAIN], strict=True))
@@ -86,8 +89,13 @@ def fastest_layout(weights: Sequence[Tensor]) -> Layout:
     return best
 
 
-def _least_seconds(products: Mapping[Layout, Sequence[nn.Module]], features: int) -> dict[Layout, list[float]]:
-    """For each layout the least seconds that its products take, by `TRIED_TOKENS`."""
+def least_seconds(weights: Sequence[Tensor]) -> dict[Layout, list[float]]:
+    """For each layout, the simplest first, the least seconds that a product with one of these matrices takes, by
+    `TRIED_TOKENS`."""
+    size, features = weights[0].numel(), weights[0].shape[1]
+    rows = -(-TRIED_WEIGHTS // features)
+    some = [weight[:rows] for weight in weights[: min(TRIED_AT_ONCE, -(-TRIED_WEIGHTS // size))]]
+    products = {layout: [laid_out(weight, layout) for weight in some] for layout in _layouts(size)}
     tokens = [torch.ones(1, n, features) for n in TRIED_TOKENS]
     others = torch.zeros(FORGOTTEN_BYTES // tokens[0].element_size())
     least_s = {layout: [float("inf")] * len(tokens) for layout in products}
@@ -101,7 +109,8 @@ def _least_seconds(products: Mapping[Layout, Sequence[nn.Module]], features: int
                 began_s = time.perf_counter()
                 for product in each:
                     product(x)
-                least_s[layout][place] = min(least_s[layout][place], time.perf_counter() - began_s)
+                taken_s = (time.perf_counter() - began_s) / len(each)
+                least_s[layout][place] = min(least_s[layout][place], taken_s)
     return least_s
 
 
@@ -114,7 +123,8 @@ def _layouts(size: int) -> list[Layout]:
     return [layout for layout, weights in least.items() if size >= weights]
 
 
-def _is_large(module: nn.Module) -> bool:
+def is_tried(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether it is a linear map whose matrix may be laid out anew."""
     return isinstance(module, nn.Linear) and module.bias is None and module.weight.numel() >= TRANSPOSED_WEIGHTS
 
 

@@ -120,18 +120,19 @@ def test_each_shape_has_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     ("shape", "layouts"), [((64, 64), 1), ((128, 128), 2), ((512, 512), 3), ((1024, 512), 4), ((4096, 2048), 4)]
 )
 @needs_onednn
+@torch.inference_mode()
 def test_what_is_tried(shape: tuple[int, int], layouts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small matrices are not packed, nor widened: it gains nothing anywhere. Of large ones few are tried at once."""
-    seen: dict[Layout, Sequence[nn.Module]] = {}
-
-    def least_seconds(products: dict[Layout, Sequence[nn.Module]], features: int) -> dict[Layout, list[float]]:
-        seen.update(products)
-        return {layout: [1.0] * 3 for layout in products}
-
-    monkeypatch.setattr(packed, "_least_seconds", least_seconds)
-    assert fastest_layout([torch.ones(shape) for _ in range(9)]) is Layout.PLAIN
-    assert list(seen) == list(Layout)[:layouts]
-    assert {len(each) for each in seen.values()} == {{(1024, 512): 8, (4096, 2048): 1}.get(shape, 8)}
+    """Small matrices are not packed, nor widened: it gains nothing anywhere. Of large ones a part is tried."""
+    made: list[tuple[Layout, int]] = []
+    large = shape == (4096, 2048)
+    laid_out = packed.laid_out
+    monkeypatch.setattr(packed, "_can_pack", lambda: True)
+    monkeypatch.setattr(packed, "laid_out", lambda w, layout: made.append((layout, len(w))) or laid_out(w, layout))
+    tried = packed.least_seconds([torch.ones(shape) for _ in range(9)])
+    assert list(tried) == list(Layout)[:layouts]
+    assert all(len(each) == len(packed.TRIED_TOKENS) and min(each) > 0 for each in tried.values())
+    assert [layout for layout, _ in made] == [layout for layout in tried for _ in range(1 if large else 8)]
+    assert {rows for _, rows in made} == {2048 if large else shape[0]}
 
 
 @pytest.mark.parametrize(("hidden", "dtype"), [(8, torch.float32), (512, torch.bfloat16)])
