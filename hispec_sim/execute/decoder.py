@@ -137,11 +137,11 @@ class Decoder:
         for slot in range(self._slots):
             admit(slot)
         while batch := scheduler.next_batch():
-            logits = self._run(batch, record)
+            read = self._run(batch, record)
             for sequence in batch:
                 node = sequence.node
                 sequence.record.forwards.append(node.forward)
-                rows, logits = _split(logits, node.forward.logits)
+                rows = read.get(sequence.slot)
                 if node.next_forward is not None:
                     sequence.node = node.next_forward
                 else:
@@ -157,9 +157,12 @@ class Decoder:
         record.wall_ms = 1000 * (self._clock_s() - self._began_s)
         return outputs, record
 
-    def _run(self, batch: Sequence[Decoding], record: Record) -> Tensor | None:
+    def _run(self, batch: Sequence[Decoding], record: Record) -> dict[int, Tensor]:
+        """One forward for all; returns the logits of each slot that is read out. Sequences ask in any order, but go
+        through the network in that of their slots: caches of all slots are then read where they lie, not copied."""
         forward = batch[0].node.forward
         pieces = [sequence.piece(sequence.node.forward) for sequence in batch]
+        pieces.sort(key=lambda piece: piece.slot)
         began_s = self._clock_s()
         logits = self._networks[forward.network].forward(forward.first_layer, forward.last_layer, pieces)
         if logits is not None and logits.is_cuda:
@@ -179,7 +182,7 @@ class Decoder:
                 max(piece.position + piece.tokens for piece in pieces),
             )
         )
-        return logits
+        return _by_slot(pieces, logits)
 
     def _prefill(self, slot: int, prompt: Sequence[int]) -> float:
         """Push a prompt but for its last token to the depth of every level. Each exit reads out one token, so that
@@ -222,12 +225,14 @@ class Decoder:
         return committed
 
 
-def _split(logits: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
-    if logits is None or rows == 0:
-        return None, logits
-    if rows == len(logits):
-        return logits, None
-    return logits[:rows], logits[rows:]
+def _by_slot(pieces: Sequence[Piece], logits: Tensor | None) -> dict[int, Tensor]:
+    """The rows of each piece that is read out."""
+    if logits is None:
+        return {}
+    if len(pieces) == 1:
+        return {pieces[0].slot: logits}
+    read = [piece for piece in pieces if piece.logits]
+    return dict(zip((piece.slot for piece in read), logits.split([piece.logits for piece in read]), strict=True))
 
 
 def _known(networks: Mapping[str, Llama], name: str) -> Llama:
