@@ -83,13 +83,14 @@ CASCADES = {
 class Watched(Decoder):
     """Runs every forward under watch; `decide` judges it without reading values."""
 
-    def _run(self, batch: Sequence[Decoding], record: Any) -> Tensor | None:
+    def _run(self, batch: Sequence[Decoding], record: Any) -> dict[int, Tensor]:
         with Elsewhere():
-            logits = super()._run(batch, record)
-        if logits is not None:
-            assert logits.device.type == "meta"
-            assert logits.shape == (sum(sequence.node.forward.logits for sequence in batch), VOCABULARY)
-        return logits
+            read = super()._run(batch, record)
+        assert {slot: logits.shape for slot, logits in read.items()} == {
+            sequence.slot: (rows, VOCABULARY) for sequence in batch if (rows := sequence.node.forward.logits)
+        }
+        assert all(logits.device.type == "meta" for logits in read.values())
+        return read
 
 
 class Blind:
