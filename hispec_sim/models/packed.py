@@ -31,7 +31,7 @@ than one of three to six: what it multiplies at once is too little to keep the m
 
 TRIED_TOKENS = (1, 4, 12)
 """A draft, and verifications of a few tokens and of many."""
-TRIED_WEIGHTS, TRIED_AT_ONCE = 1 << 22, 8
+TRIED_WEIGHTS, TRIED_AT_ONCE = 1 << 21, 8
 """Of one shape the matrices of several layers are tried: about so many weights, and at most so many matrices; of a
 larger one as many rows, for copies of a whole LM head would take more memory than decoding."""
 TRIALS, FEWEST_TRIALS, TRY_S = 5, 2, 0.15
@@ -39,7 +39,7 @@ TRIALS, FEWEST_TRIALS, TRY_S = 5, 2, 0.15
 the processor too."""
 WORTH = 0.95
 """Any layout but the plain one must take at most this share of the time of the one before it."""
-FORGOTTEN_BYTES = 1 << 24
+FORGOTTEN_BYTES = 1 << 23
 """Reading so much between two trials leaves nothing of a matrix in a core's own caches, as a pass through other layers
 does. A layout that is faster only from there is slower in decoding."""
 
@@ -70,7 +70,11 @@ def _fastest_layouts(weights: Iterable[Tensor]) -> dict[torch.Size, Layout]:
     of_shape: dict[torch.Size, list[Tensor]] = {}
     for weight in weights:
         of_shape.setdefault(weight.shape, []).append(weight)
-    return {shape: fastest_layout(each) for shape, each in of_shape.items()}
+    fastest = {}
+    for shape, each in of_shape.items():
+        fastest[shape] = fastest_layout(each)
+        give_back()
+    return fastest
 
 
 def fastest_layout(weights: Sequence[Tensor]) -> Layout:
