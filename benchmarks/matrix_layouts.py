@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Quietness, machine, machine_line, watched, write_json
+from measuring import Quietness, machine, machine_line, spread, watched, write_json
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.linear import Layout
@@ -41,13 +42,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             of_shape[tuple(module.weight.shape)].append(module.weight.detach())
     times_us: dict[tuple[int, ...], dict[Layout, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     chosen: dict[tuple[int, ...], Counter[Layout]] = defaultdict(Counter)
+    round_s: list[float] = []
     with torch.inference_mode():
         for _ in watched(range(arguments.rounds), "rounds"):
+            began_s = time.perf_counter()
             for shape, weights in of_shape.items():
                 found = least_seconds(weights)
                 chosen[shape][best_layout(found)] += 1
                 for layout, seconds in found.items():
                     times_us[shape][layout].append([1e6 * s for s in seconds])
+            round_s.append(time.perf_counter() - began_s)
             quietness.check()
     print(f"{machine_line(facts)}; {arguments.threads} thread(s); microseconds for {TRIED_TOKENS} tokens")
     results = []
@@ -59,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 f"  {layout.value:11}{', '.join(f'{us:,.0f}' for us in middle):28} chosen {chosen[shape][layout]} times"
             )
             results.append({"shape": shape, "layout": layout.value, "us": rounds, "chosen": chosen[shape][layout]})
+    print(f"all shapes are tried in {spread(round_s, 2)} s")
     print(quietness)
     found_all = {"machine": facts, "threads": arguments.threads, "model": arguments.model, "tokens": TRIED_TOKENS,
                  "layouts": results, "quietness": quietness.report()}  # fmt: skip

@@ -19,8 +19,8 @@ where a size does not even fit 64 bits."""
 class enough_memory:  # noqa: N801, it is used like a function
     """Turn running out of memory in the `with` block, on any device, into an InputError. Other errors pass.
 
-    `what` is asked only then: what was being made, and its size in bytes. `cure` completes "...: ". (A class, for one
-    stands around every forward, and a generator costs ten times as much.)
+    `what` is asked only then: what was being made, and its size in bytes. `cure` completes "...: ". (A class and no
+    generator, which costs more: one stands around every forward.)
     """
 
     what: Callable[[], tuple[str, int]]

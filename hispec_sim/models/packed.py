@@ -38,10 +38,10 @@ TRIALS, FEWEST_TRIALS, TRY_S = 5, 2, 0.15
 """A layout is tried so often, less often where that takes longer than this, and the least time counts: others may use
 the processor too."""
 WORTH = 0.95
-"""Any layout but the plain one must take at most this share of the time of the one before it."""
+"""A layout must take at most this share of the time of the best simpler one."""
 FORGOTTEN_BYTES = 1 << 23
 """Reading so much between two trials leaves nothing of a matrix in a core's own caches, as a pass through other layers
-does. A layout that is faster only from there is slower in decoding."""
+does."""
 
 
 @torch.no_grad()
