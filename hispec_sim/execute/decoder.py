@@ -125,7 +125,10 @@ class Decoder:
         def admit(slot: int) -> None:
             for index, prompt in waiting:
                 if prefill_first:
-                    record.prefill_ms += self._prefill(slot, prompt)
+                    prefill_ms = self._prefill(slot, prompt)
+                    record.prefill_ms += prefill_ms
+                    if record.device:
+                        record.device[-1].prefill_ms += prefill_ms
                 node = self._graph.start(max_new_tokens, None if prefill_first else len(prompt))
                 sequence = Decoding(
                     index, slot, list(prompt), new_chooser(index), node, max_new_tokens, record=record.sequences[index]

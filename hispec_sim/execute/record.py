@@ -20,7 +20,7 @@ class SequenceRecord:
 class DeviceForward:
     """One forward of the device: what it ran, for how many sequences and tokens, how long it took, when it began (since
     the execution did), and of its longest sequence: query tokens, and tokens, cached and new, that it attended to. All
-    others are padded to these."""
+    others are padded to these. `prefill_ms` went behind it to the prompts that took the slots of ended sequences."""
 
     network: str
     first_layer: int
@@ -33,6 +33,7 @@ class DeviceForward:
     began_ms: float = 0.0
     longest: int = 0
     reach: int = 0
+    prefill_ms: float = 0.0
 
 
 @dataclass(slots=True)
@@ -54,6 +55,13 @@ class Record:
     def forward_ms(self) -> float:
         """Time inside forwards."""
         return sum(forward.duration_ms for forward in self.device)
+
+    def with_gaps_ms(self) -> list[float]:
+        """The time of each forward with the gap behind it, but for prefill; the first has what goes before it too. They
+        add up to `decode_ms`."""
+        behind_ms = [forward.prefill_ms for forward in self.device]
+        began = [self.prefill_ms - sum(behind_ms), *(forward.began_ms for forward in self.device[1:]), self.wall_ms]
+        return [end - start - prefill for start, end, prefill in zip(began[:-1], began[1:], behind_ms, strict=True)]
 
     def tokens_through(self) -> Counter[tuple[str, int, int]]:
         """How many tokens were pushed through each (network, first_layer, last_layer]."""

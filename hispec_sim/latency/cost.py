@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hispec_sim.errors import InputError
+from hispec_sim.latency.gaps import Gaps
 from hispec_sim.latency.interpolation import OpInterpolator
 from hispec_sim.latency.profile import LatencyProfile, exit_head_op, repeated_layers_of, shortlist_of
 
@@ -85,6 +86,7 @@ class NetworkCost:
             read: {n: op for name, op in self._ops.items() if (n := repeated_layers_of(name, read=read)) is not None}
             for read in (False, True)
         }
+        self._gaps = Gaps(self._ops, self._n_layers)
         self.pads = "forward" in self._ops
         self._label = label
         self._whole_layer = "layer" in self._ops
@@ -170,11 +172,9 @@ class NetworkCost:
             parts["lm_head"] += self._lm_head_ms(logits, shortlist)
             if exit_head_op(last_layer) in self._ops:
                 parts["exit_head"] += self._on_grid(exit_head_op(last_layer), batch, tokens, contexts)
-            if "choose" in self._ops:
-                parts["host"] += self._step_ms("choose", batch, max(1.0, logits / batch))
-        for op, part, query_tokens in (("forward", "forward", tokens / batch), ("host", "host", 1.0)):
-            if op in self._ops:
-                parts[part] += self._step_ms(op, batch, query_tokens)
+        if "forward" in self._ops:
+            parts["forward"] += self._ops["forward"].at(batch, tokens / batch, 1.0)
+        parts["host"] += self._gaps.ms(layers=n_layers, batch=batch, rows=logits / batch, in_row=in_row)
         if in_row is not None and self._repeats[True] and self._repeats[False]:
             usual_ms = sum(ms for part, ms in parts.items() if part != "host")
             saved_ms = self._saved_ms(first_layer, last_layer, in_row, batch, tokens, contexts, read=logits > 0)
@@ -182,10 +182,6 @@ class NetworkCost:
             parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
         parts["host"] += self.host.per_forward_ms
         return parts
-
-    def _step_ms(self, op: str, batch: int, query_tokens: float) -> float:
-        """What the decode loop takes for a forward."""
-        return float(self._ops[op].at(batch, query_tokens, 1.0))
 
     def _saved_ms(
         self,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hispec_sim.latency.devices import known_devices
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import OPS, STEP_OPS, LatencyProfile, OpTable
+from hispec_sim.latency.profile import OPS, LatencyProfile, OpTable, is_step_op
 from hispec_sim.latency.roofline import roofline_profile
 
 _PER_OP = 4  # curves that can still be told apart
@@ -47,9 +47,9 @@ def profile_slices(profile: LatencyProfile) -> tuple[Slice, ...]:
             slices += [_over_tokens(table, bare) for table in tables[:_PER_OP]]
         elif tables:
             few = np.unique(np.linspace(0, len(tables[0].batch) - 1, _PER_OP).round().astype(int))
-            if op not in STEP_OPS:
+            if not is_step_op(op):
                 slices += [_over_context(tables[0], int(place), bare) for place in few]
-            if op in (*STEP_OPS, "layer"):
+            if is_step_op(op) or op == "layer":
                 slices += [_over_query_tokens(tables[0], int(place)) for place in few]
     return tuple(slices)
 
@@ -97,10 +97,10 @@ def _over_query_tokens(table: OpTable, place: int) -> Slice:
     context, line_x = float(table.context[middle]), _between(table.query_tokens)
     asked = OpInterpolator(table, "figure")
     return Slice(
-        op=table.op if table.op in STEP_OPS else f"{table.op} over query tokens",
+        op=table.op if is_step_op(table.op) else f"{table.op} over query tokens",
         label=f"batch {batch:.0f}",
         axis="query tokens",
-        held="" if table.op in STEP_OPS else f"context {context:.0f}",
+        held="" if is_step_op(table.op) else f"context {context:.0f}",
         x=table.query_tokens,
         ms=table.ms[place, :, middle],
         measured=table.measured[place, :, middle],

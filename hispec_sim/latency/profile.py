@@ -34,12 +34,15 @@ GRID_OPS: tuple[str, ...] = ("attention", "attention_prefill", "layer", "layer_p
 """Ops on a full grid of (batch, query_tokens, context). The `_prefill` ones carry on where the others end."""
 
 STEP_OPS: tuple[str, ...] = ("forward", "choose", "host")
-"""Ops of the decode loop that every forward pays once, on a grid of (batch, query_tokens); context empty."""
+"""Ops of the decode loop that every forward pays once, on a grid of (batch, query_tokens); context empty. `host` is the
+gap behind a forward, `choose` what reading out adds to it."""
 
 OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS, *STEP_OPS)
 
-_NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat|silent_repeat)_([1-9][0-9]{0,8})")
-_LAYERS_IN_NAME = ("exit_head", "repeat", "silent_repeat")
+_NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat|silent_repeat|host|choose)_([1-9][0-9]{0,8})")
+_GRID_WITH_LAYERS = ("exit_head", "repeat", "silent_repeat")
+_STEP_WITH_LAYERS = ("host", "choose")
+_LAYERS_IN_NAME = (*_GRID_WITH_LAYERS, *_STEP_WITH_LAYERS)
 
 
 def shortlist_op(shortlist: int) -> str:
@@ -73,6 +76,19 @@ def repeated_layers_of(op: str, *, read: bool) -> int | None:
     return _number_of("repeat" if read else "silent_repeat", op)
 
 
+def gap_op(n_layers: int, *, read: bool) -> str:
+    """The step op `host_L` or `choose_L`: the gap behind a forward of one token through the first so many layers that
+    is not read out, and what reading out adds to `host` there; such a forward leaves more of the loop in the
+    processor's caches than one through all layers does. The `query_tokens` of `choose_L` tell which one behind the
+    target's it is."""
+    return f"{'choose' if read else 'host'}_{n_layers}"
+
+
+def gap_layers_of(op: str, *, read: bool) -> int | None:
+    """How many layers a `choose_L` or `host_L` follows; None for every other op."""
+    return _number_of("choose" if read else "host", op)
+
+
 def _number_of(prefix: str, op: str) -> int | None:
     match = _NUMBERED_OP.fullmatch(op)
     return int(match[2]) if match and match[1] == prefix else None
@@ -85,7 +101,12 @@ def is_token_op(op: str) -> bool:
 
 def is_grid_op(op: str) -> bool:
     """Whether an op's time depends on the context too."""
-    return op in GRID_OPS or any(_number_of(prefix, op) for prefix in _LAYERS_IN_NAME)
+    return op in GRID_OPS or any(_number_of(prefix, op) for prefix in _GRID_WITH_LAYERS)
+
+
+def is_step_op(op: str) -> bool:
+    """Whether an op is one of the decode loop, paid once by a forward."""
+    return op in STEP_OPS or any(_number_of(prefix, op) for prefix in _STEP_WITH_LAYERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +129,12 @@ class ProfileRow:
     repeats: int | None = None
 
     def __post_init__(self) -> None:
-        if self.op not in STEP_OPS and not is_grid_op(self.op) and not is_token_op(self.op):
+        if not is_step_op(self.op) and not is_grid_op(self.op) and not is_token_op(self.op):
             numbered = (
                 "lm_head_K (a shortlist of K tokens)",
                 "exit_head_E (at exit layer E)",
                 "repeat_L (L layers again)",
+                "host_L and choose_L (behind L layers)",
             )
             known = ", ".join((*OPS, *numbered))
             raise InputError(f"column op: unknown op {self.op!r}; known ops are {known}")

@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.errors import InputError
-from hispec_sim.execute.choosing import Greedy
+from hispec_sim.execute.choosing import Chooser, Greedy, Token, Verdict
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.record import Record
 from hispec_sim.models.cache import CachedNetwork
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
-from hispec_sim.profiler.forwards import Bench
+from hispec_sim.profiler.forwards import DRAFT_ROWS, Bench
 from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
 
 CLOCKS = ("wall", "processor")
 NETWORK = "network"
-PROMPT_TOKENS, NEW_TOKENS = 16, 32
+PROMPT_TOKENS, NEW_TOKENS, ROWS = 16, 32, 3
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
 
 
@@ -67,9 +68,12 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
     def decode(batch: int, number: int) -> Record:
         return decode_once(network, cascades(n_layers, exits)[number], batch, clock, seed)
 
+    def draft(batch: int, exit_layer: int) -> Record:
+        return draft_rows(network, exit_layer, batch, clock, seed)
+
     rng = np.random.default_rng(seed)
     vocab_size = network.config.shape.vocab_size
-    bench = Bench(networks, clock, n_layers, vocab_size, cuts, grid.contexts, short, decode, rng)
+    bench = Bench(networks, clock, n_layers, vocab_size, cuts, grid.contexts, short, decode, draft, rng)
     for batch in opened:
         bench.fill(batch, longest)
     return bench
@@ -97,13 +101,36 @@ def cascades(n_layers: int, exits: Sequence[int]) -> list[Cascade]:
 
 def decode_once(network: Llama, cascade: Cascade, batch: int, clock: Clock, seed: int) -> Record:
     """Random prompts decoded side by side, greedily."""
+    return _decoded(network, cascade, batch, clock, seed, NEW_TOKENS, Greedy())
+
+
+class Agreeing(Greedy):
+    """Finds the first choices of logits as `Greedy` does, and takes every run for them: all sequences of a batch stay
+    side by side, and all rows of drafts are whole."""
+
+    def judge(self, level: int, logits: Tensor, run: Sequence[Token], *, bonus: bool) -> Verdict:
+        verdict = super().judge(level, logits, run, bonus=bonus)
+        return Verdict(len(run), Token(run[-1].token_id, level) if bonus else None) if run else verdict
+
+
+def draft_rows(network: Llama, exit_layer: int, batch: int, clock: Clock, seed: int) -> Record:
+    """Random prompts decoded side by side by the drafts of one exit, all of which are taken: `ROWS` rows, each with a
+    token that catches up and the target's verification behind it."""
+    length = max(DRAFT_ROWS)
+    levels = (Level(NETWORK, exit_layer), Level(NETWORK, network.config.shape.n_layers, length))
+    return _decoded(network, Cascade(levels, Bonus.ALWAYS), batch, clock, seed, 1 + ROWS * (length + 1), Agreeing())
+
+
+def _decoded(
+    network: Llama, cascade: Cascade, batch: int, clock: Clock, seed: int, new_tokens: int, chooser: Chooser
+) -> Record:
     positions = network.config.max_positions
     prompt_tokens = min(PROMPT_TOKENS, positions // 2)
-    new_tokens = min(NEW_TOKENS, positions - prompt_tokens)
+    new_tokens = min(new_tokens, positions - prompt_tokens)
     rng = np.random.default_rng(seed)
     prompts = rng.integers(0, network.config.shape.vocab_size, (batch, prompt_tokens)).tolist()
     decoder = Decoder(
         cascade, {NETWORK: network}, slots=batch, max_tokens=prompt_tokens + new_tokens, clock_s=clock.loop_s
     )
-    _, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: Greedy())
+    _, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: chooser)
     return record

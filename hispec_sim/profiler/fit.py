@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.latency.profile import ProfileRow, exit_head_op, repeat_op, shortlist_op
+from hispec_sim.latency.profile import ProfileRow, exit_head_op, gap_op, repeat_op, shortlist_op
 from hispec_sim.profiler.forwards import Point, What
 
 SHORT_CONTEXTS = (1, 8)
@@ -47,7 +47,8 @@ def fit(samples: Mapping[Point, Sequence[float]]) -> Fit:
         *_exit_heads(samples, parts),
         *_shortlists(samples),
     ]
-    rows += _loop(samples)
+    loop = _loop(samples)
+    rows += [*loop, *_behind_drafts(samples, {row.batch: row.ms for row in loop if row.op == "host"})]
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
 
 
@@ -291,4 +292,16 @@ def _loop(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
                 more_ms = median[point] - median[judged[batch]]
                 part = ("choose", batch, point.query_tokens, 0)
                 rows.append(_row(part, max(LEAST_MS, gap_ms - host_ms + more_ms), np.asarray(samples[point])))
+    return rows
+
+
+def _behind_drafts(samples: Mapping[Point, Sequence[float]], host_ms: Mapping[int, float]) -> list[ProfileRow]:
+    """`host` and `choose` behind forwards of few layers; `host_ms` by batch."""
+    rows = []
+    for point, ms in samples.items():
+        if point.what in (What.DRAFTED, What.CAUGHT_UP) and point.batch in host_ms:
+            read = point.what is What.DRAFTED
+            gap_ms = float(np.median(ms)) - host_ms[point.batch] * read
+            part = (gap_op(point.last_layer, read=read), point.batch, point.query_tokens, 0)
+            rows.append(_row(part, max(LEAST_MS, gap_ms), np.asarray(ms)))
     return rows

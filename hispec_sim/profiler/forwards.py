@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hispec_sim.execute.choosing import Greedy, Token
-from hispec_sim.execute.record import Record
+from hispec_sim.execute.record import DeviceForward, Record
 from hispec_sim.models.cache import Piece
 from hispec_sim.profiler.clock import Clock
 
@@ -30,7 +30,9 @@ class What(StrEnum):
     SHORTLIST = "shortlist"  # the same for a shortlist's LM head
     JUDGE = "judge"  # greedy choices of all sequences
     PASS = "pass"  # from the end of a forward that is not read out to the next forward
-    READ = "read"  # from the end of a forward that is read out to the next forward
+    READ = "read"  # the same where the whole network has run and is read out
+    DRAFTED = "drafted"  # the same behind a draft; query_tokens: which one behind the target's
+    CAUGHT_UP = "caught_up"  # the same behind a forward of the draft's layers that is not read out
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,11 +58,13 @@ class Kind(StrEnum):
     REPEAT = "repeat"  # rows of drafts, each with its verification behind it
     SHORTLIST = "shortlist"
     DECODE = "decode"  # prompts decoded by the executor, for the time between forwards
+    DRAFTS = "drafts"  # the same with rows of drafts by one exit, for the time behind forwards of few layers
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Episode:
-    """One scene. `layer`: the exit that is read out, or the layers that are repeated, or which cascade decodes."""
+    """One scene. `layer`: the exit that is read out or drafts, or the layers that are repeated, or which cascade
+    decodes."""
 
     kind: Kind
     batch: int
@@ -87,7 +91,7 @@ class Forwards(Protocol):
 class Bench:
     """Plays episodes. `networks`: by batch; `cuts`: where a pass is cut into spans; `contexts` in which exit heads are
     timed; `short_exits`: the exit that reads out a shortlist, by its size; `decode`: decodes so many prompts by the
-    cascade of a number."""
+    cascade of a number; `draft`: the same with rows of drafts by the exit at a layer, the longest of `DRAFT_ROWS`."""
 
     networks: Mapping[int, Forwards]
     clock: Clock
@@ -97,6 +101,7 @@ class Bench:
     contexts: Sequence[int]
     short_exits: Mapping[int, int]
     decode: Callable[[int, int], Record]
+    draft: Callable[[int, int], Record]
     rng: np.random.Generator
 
     def play(self, episode: Episode) -> list[Sample]:
@@ -107,6 +112,7 @@ class Bench:
             Kind.REPEAT: self._repeat,
             Kind.SHORTLIST: self._shortlist,
             Kind.DECODE: self._decode,
+            Kind.DRAFTS: self._drafts,
         }
         return scenes[episode.kind](episode)
 
@@ -174,7 +180,10 @@ class Bench:
         return [(Point(What.SHORTLIST, *at, tokens, episode.size), read_ms - silent_ms)]
 
     def _decode(self, episode: Episode) -> list[Sample]:
-        return between_forwards(self.decode(episode.batch, episode.layer))
+        return between_forwards(self.decode(episode.batch, episode.layer), self.n_layers)
+
+    def _drafts(self, episode: Episode) -> list[Sample]:
+        return behind_drafts(self.draft(episode.batch, episode.layer), episode.batch, episode.layer)
 
 
 def _judge(logits: Any, batch: int, tokens: int) -> None:
@@ -183,14 +192,32 @@ def _judge(logits: Any, batch: int, tokens: int) -> None:
         chooser.judge(0, logits[first : first + tokens], run, bonus=True)
 
 
-def between_forwards(record: Record) -> list[Sample]:
+def between_forwards(record: Record, n_layers: int) -> list[Sample]:
     """The time from the end of each forward to the next one, but for the first third: prefill, and a loop that the
     processor's caches do not hold yet."""
     samples = []
     for forward, following in pairwise(record.device[len(record.device) // 3 :]):
-        gap_ms = following.began_ms - forward.began_ms - forward.duration_ms
         rows, ragged = divmod(forward.logits, forward.batch)
-        if not ragged:
+        if not ragged and (rows == 0 or forward.last_layer == n_layers):
             what = What.READ if rows else What.PASS
-            samples.append((Point(what, forward.batch, rows), gap_ms))
+            samples.append((Point(what, forward.batch, rows), _gap_ms(forward, following)))
     return samples
+
+
+def behind_drafts(record: Record, batch: int, exit_layer: int) -> list[Sample]:
+    """The time behind forwards of the layers up to an exit where all sequences of the batch run, but for those of the
+    first row behind the prompt."""
+    samples, nth, rows = [], 0, 0
+    for forward, following in pairwise(record.device):
+        if forward.last_layer != exit_layer:
+            nth, rows = 0, rows + 1
+            continue
+        nth += 1
+        what, place = (What.DRAFTED, nth) if forward.logits else (What.CAUGHT_UP, 1)
+        if rows > 1 and forward.batch == batch and place in DRAFT_ROWS:
+            samples.append((Point(what, batch, place, last_layer=exit_layer), _gap_ms(forward, following)))
+    return samples
+
+
+def _gap_ms(forward: DeviceForward, following: DeviceForward) -> float:
+    return following.began_ms - forward.began_ms - forward.duration_ms

@@ -50,6 +50,7 @@ class Grid:
             for n_layers in repeated_layers(self.n_layers):
                 some = sorted({*self.contexts[:2], self.contexts[-1]})  # what is saved depends little on the context
                 found += [Episode(Kind.REPEAT, batch, 1, context, n_layers) for context in some]
+                found.append(Episode(Kind.DRAFTS, batch, layer=n_layers))
             found += [Episode(Kind.DECODE, batch, layer=number) for number in range(self.cascades)]
         for size in self.shortlists:
             spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]

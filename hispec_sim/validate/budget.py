@@ -52,14 +52,8 @@ def shape_of(batch: Sequence[Asking]) -> Shape:
     return Shape(NETWORK, forward.first_layer, forward.last_layer, len(batch), tokens, logits)
 
 
-def gap_ms(observation: Observation) -> float:
-    """Mean time between two forwards of a run."""
-    forwards = sum(times for times, _ in observation.shapes.values())
-    return (observation.decode_ms - observation.forward_ms) / forwards
-
-
 class MeasuredPricer(Pricer):
-    """Every forward at the mean time that forwards of its shape took in a run, and the mean time between two.
+    """Every forward at the mean time that forwards of its shape took in a run, with the gap behind them.
 
     A shape that the run did not have takes its price in the profile times how much longer forwards of the run took than
     the profile says.
@@ -67,8 +61,7 @@ class MeasuredPricer(Pricer):
 
     def __init__(self, observation: Observation, fallback: Pricer, scale: float) -> None:
         self._fallback, self._scale = fallback, scale
-        between_ms = gap_ms(observation)
-        self._mean_ms = {shape: total / times + between_ms for shape, (times, total) in observation.shapes.items()}
+        self._mean_ms = {shape: total / times for shape, (times, total) in observation.times.items()}
 
     def price_ms(self, batch: Sequence[Asking]) -> float:
         known = self._mean_ms.get(shape_of(batch))

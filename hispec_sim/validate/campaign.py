@@ -112,7 +112,9 @@ class Campaign:
             try:
                 found.append(Observation.of_data(json.loads(file.read_text(encoding="utf-8"))))
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{file} is damaged ({error!r}); delete it and go on with --resume") from None
+                raise InputError(
+                    f"{file} is damaged, or of another version ({error!r}); delete it and go on with --resume"
+                ) from None
         return found if wanted is None or len(found) == wanted else []
 
     def _file(self, configuration: Configuration, repeat: int, block: int) -> Path:

@@ -40,13 +40,12 @@ def observe(
     outputs, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: Greedy(), prefill_first=True)
     depths = [level.exit_layer for level in cascade.levels]
     level_ms = [0.0] * len(depths)
-    between_ms = (record.decode_ms - record.forward_ms) / len(record.device)
     shapes: dict[Shape, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
-    for f in record.device:
-        level_ms[depths.index(f.last_layer)] += f.duration_ms + between_ms
+    for f, ms in zip(record.device, record.with_gaps_ms(), strict=True):
+        level_ms[depths.index(f.last_layer)] += ms
         shape = Shape(f.network, f.first_layer, f.last_layer, f.batch, f.tokens, f.logits)
         times, total = shapes[shape]
-        shapes[shape] = (times + 1, total + f.duration_ms)
+        shapes[shape] = (times + 1, total + ms)
     tokens = sum(map(len, outputs))
     passes = sum(1 for each in record.sequences for f in each.forwards if f.last_layer == depths[-1])
     verified = [each.verified for each in record.sequences]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hispec_sim.simulate.jitter import mean_factor
 from hispec_sim.simulate.pricing import Asking, Pricer
-from hispec_sim.validate.budget import Recorded, gap_ms, shape_of
+from hispec_sim.validate.budget import Recorded, shape_of
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.observation import Observation, Shape
 from hispec_sim.validate.prediction import Predictor
@@ -46,10 +46,9 @@ def times_of(predictor: Predictor, configuration: Configuration, observation: Ob
         configuration, lambda request: Recorded(observation.verified[request]), pricer, None, len(observation.verified)
     )
     late = mean_factor(predictor.cost.profile.relative_quantiles())
-    between_ms = gap_ms(observation)
     return {
-        shape: Times(times, ms + times * between_ms, late * pricer.total_ms.get(shape, 0.0))
-        for shape, (times, ms) in observation.shapes.items()
+        shape: Times(times, ms, late * pricer.total_ms.get(shape, 0.0))
+        for shape, (times, ms) in observation.times.items()
     }
 
 

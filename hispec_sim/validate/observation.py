@@ -18,7 +18,7 @@ from hispec_sim.step_graph import Kind
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Figures of a run. Tuples have one entry per level, draft first; time is that of forwards that reach the level,
-    with an equal share of the time between forwards for each."""
+    with the gap behind each."""
 
     tokens_per_s: float
     tokens_per_target_pass: float
@@ -50,8 +50,9 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One real run. `shapes` has, for each shape of forward, how often it ran and the milliseconds in all; `verified`
-    the (level, run, matched) of each sequence's verifications in order; `text_sha256` the hash of what was written."""
+    """One real run. `times` has, for each shape of forward, how often it ran and the milliseconds in all, with the gaps
+    behind; `verified` the (level, run, matched) of each sequence's verifications in order; `text_sha256` the hash of
+    what was written."""
 
     configuration: str
     repeat: int
@@ -60,13 +61,13 @@ class Observation:
     prefill_ms: float
     forward_ms: float
     figures: Figures
-    shapes: dict[Shape, tuple[int, float]]
+    times: dict[Shape, tuple[int, float]]
     verified: list[list[tuple[int, int, int]]]
     text_sha256: str
 
     def data(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
-        return asdict(self) | {"shapes": [[*shape, *times] for shape, times in self.shapes.items()]}
+        return asdict(self) | {"times": [[*shape, *times] for shape, times in self.times.items()]}
 
     @classmethod
     def of_data(cls, data: dict[str, Any]) -> Observation:
@@ -74,7 +75,7 @@ class Observation:
         figures: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["figures"].items()}
         parts: dict[str, Any] = {
             "figures": Figures(**figures),
-            "shapes": {Shape(*row[:6]): (row[6], row[7]) for row in data["shapes"]},
+            "times": {Shape(*row[:6]): (row[6], row[7]) for row in data["times"]},
             "verified": [[(level, run, matched) for level, run, matched in each] for each in data["verified"]],
         }
         return cls(**(data | parts))
@@ -88,7 +89,7 @@ def merged(parts: Sequence[Observation]) -> Observation:
     tokens, decode_ms = sum(part.tokens for part in parts), sum(part.decode_ms for part in parts)
     shapes: dict[Shape, tuple[int, float]] = {}
     for part in parts:
-        for shape, (times, total_ms) in part.shapes.items():
+        for shape, (times, total_ms) in part.times.items():
             before = shapes.get(shape, (0, 0.0))
             shapes[shape] = (before[0] + times, before[1] + total_ms)
     verified = [sequence for part in parts for sequence in part.verified]

@@ -138,6 +138,14 @@ def test_time_outside_forwards_is_small_and_counted() -> None:
     assert [forward.tokens for forward in record.device] == [1] * NEW_TOKENS, "the prompt is in the cache"
     assert 0 < record.prefill_ms < record.wall_ms
     assert record.forward_ms <= record.decode_ms < record.wall_ms
+    prompts = [[1, 2, 3], [4] * 9, [5, 6]]
+    _, record = Decoder(autoregressive(), networks(), slots=2, max_tokens=60).decode(
+        prompts, 4, new_chooser=lambda index: Greedy(), prefill_first=True
+    )
+    times_ms = record.with_gaps_ms()
+    assert sum(times_ms) == pytest.approx(record.decode_ms), "prefill between forwards is left out"
+    assert all(ms > forward.duration_ms for ms, forward in zip(times_ms, record.device, strict=True))
+    assert [forward.prefill_ms > 0 for forward in record.device] == [False] * 3 + [True] + [False] * 4
 
 
 def test_wrong_requests_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -103,6 +104,26 @@ def fake_record(batch: int, number: int) -> Record:
     return record
 
 
+def behind_ms(layers: int, nth: int | None) -> float:
+    """Of one sequence, behind the nth draft or what catches up: the longer, the more layers and the fewer before it."""
+    share = (1 + math.log(layers)) / (1 + math.log(N_LAYERS))
+    return HOST_MS * share if nth is None else HOST_MS + CHOOSE_MS * (share if nth == 1 else share / 2)
+
+
+def fake_drafts(batch: int, layers: int) -> Record:
+    """Four rows; the first is to be left out, and so is what one sequence alone does."""
+    record, at = Record(), 0.0
+    for row in range(4):
+        rows = 1 if row else 3
+        for nth in (*range(1, 9), None, 0):
+            alone = batch > 1 and nth == 3 and row == 2
+            forward = (layers if nth != 0 else N_LAYERS, 1 if alone else batch, rows * batch * (nth is not None))
+            record.device.append(DeviceForward("n", 0, forward[0], forward[1], batch, forward[2], None, 5.0, at, 10))
+            at += 5.0 + (behind_ms(layers, nth) if nth != 0 and row and not alone else 9.0) * batch
+    record.wall_ms = at
+    return record
+
+
 def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0) -> Bench:
     cuts = cuts_of(grid.n_layers, (3,))
     networks = {b: FakeForwards(clock, saved_ms) for b in range(1, grid.batches[-1] + 1)}
@@ -115,6 +136,7 @@ def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0) ->
         grid.contexts,
         short_exits(grid.shortlists, cuts, grid.head_exits),
         fake_record,
+        fake_drafts,
         np.random.default_rng(0),
     )
     for batch in grid.batches:

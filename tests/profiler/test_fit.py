@@ -10,6 +10,7 @@ from fake_device import (
     N_LAYERS,
     VOCABULARY,
     FakeClock,
+    behind_ms,
     embedding_ms,
     exit_head_ms,
     fake_bench,
@@ -78,10 +79,11 @@ def test_the_profile_prices_what_the_device_takes(first, last, read, batch):
         logits=batch * tokens * read,
         context=context,
     )
-    expected = fixed_ms(batch, tokens) + (last - first) * layer_ms(batch, tokens, context) + HOST_MS * batch
+    expected = fixed_ms(batch, tokens) + (last - first) * layer_ms(batch, tokens, context)
+    expected += behind_ms(last - first, 1 if read else None) * batch
     expected += embedding_ms(batch * tokens) if first == 0 else 0.0
     if read:
-        expected += head_ms(batch * tokens, VOCABULARY) + CHOOSE_MS * batch
+        expected += head_ms(batch * tokens, VOCABULARY)
         expected += exit_head_ms(batch, tokens, context) if last == 3 else 0.0
     assert float(ms) == pytest.approx(expected)
 
@@ -98,9 +100,20 @@ def test_a_forward_in_a_row_costs_what_was_measured_of_such():
             "context": GRID.contexts[-1],
         }
         for place in places:
-            saved_ms = float(cost.forward_ms(**at) - cost.forward_ms(**at, in_row=place))
+            usual, row = cost.parts_ms(**at), cost.parts_ms(**at, in_row=place)
+            saved_ms = sum(float(usual[part] - row[part]) for part in usual if part != "host")
             deepest = min(place, 8 if logits else 9)
             assert saved_ms == pytest.approx(0.5 * (1 - last / N_LAYERS) * (1 - 1 / deepest), abs=1e-9)
+
+
+@pytest.mark.parametrize("place", [None, 1, 2, 4, 20])
+@pytest.mark.parametrize("layers", [1, 3, 8, 12])
+def test_the_gap_is_that_behind_so_many_layers_and_drafts(layers, place):
+    """Drafts behind drafts are followed by a shorter one; what one sequence of a batch does alone tells nothing."""
+    cost = NetworkCost(profile(measured()), tensor_parallel=1)
+    at = {"first_layer": 0, "last_layer": layers, "batch": 4, "tokens": 4, "logits": 4, "context": 64}
+    later = place if place and layers < N_LAYERS else 1  # between the longest exit and all layers both count
+    assert float(cost.parts_ms(**at, in_row=place)["host"]) == pytest.approx(4 * behind_ms(layers, later))
 
 
 def test_parts_that_noise_makes_negative_are_held_at_nothing():

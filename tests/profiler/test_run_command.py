@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from hispec_sim.models.exits import BlockHead
 from hispec_sim.models.files.exit_files import save_heads
 from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.profiler import latency, measure, moments, selfcheck
-from hispec_sim.profiler.forwards import Bench
+from hispec_sim.profiler.bench import clock_for, draft_rows
+from hispec_sim.profiler.forwards import DRAFT_ROWS, Bench, What, behind_drafts
 from hispec_sim.profiler.latency import with_notes
 from hispec_sim.profiler.plan import Grid
 
@@ -77,7 +79,7 @@ def test_a_profile_of_a_real_network(profile):
     made = read_profile(profile)
     ops = {table.op for table in made.tables}
     assert {"layer", "layer_prefill", "forward", "embedding", "lm_head", "host", "choose", "exit_head_2"} <= ops
-    assert {"repeat_1", "repeat_2"} <= ops
+    assert {"repeat_1", "repeat_2", "host_1", "choose_1", "host_2", "choose_2"} <= ops
     facts = made.provenance.machine
     assert {"processor", "threads", "weights_sha256", "exit_heads_sha256", "commit", "noise", "linearity"} <= set(facts)
     assert "allowed" in facts["noise"]
@@ -113,6 +115,14 @@ def test_a_profile_of_another_machine_is_refused_unless_asked(profile, model, tm
     if key == "processor":
         status, printed = run([*arguments, "--other-device"], capsys)
         assert status == 0, printed
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rows_of_drafts_are_whole_whatever_the_target_thinks(batch):
+    """Two rows of eight drafts count, all sequences side by side in each, and what catches up behind each."""
+    record = draft_rows(networks()["big"], 2, batch, clock_for(networks()["big"], "wall"), seed=0)
+    found = Counter((point.what, point.query_tokens) for point, _ in behind_drafts(record, batch, 2))
+    assert found == {(What.DRAFTED, nth): 2 for nth in DRAFT_ROWS} | {(What.CAUGHT_UP, 1): 2}
 
 
 def test_ctrl_c_and_resume(model, tmp_path, capsys, monkeypatch):

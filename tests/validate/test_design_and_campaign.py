@@ -121,7 +121,7 @@ def test_blocks_make_one_run() -> None:
     assert found.figures.matched_per_drafted[1] == pytest.approx(7 / 8)
     assert found.figures.forwards_per_token == pytest.approx(12 / 32)
     assert found.figures.level_ms_per_token == pytest.approx(((32 + 24) / 32, (48 + 96) / 32))
-    assert found.shapes == {Shape("target", 0, 4, 1, 1, 1): (12, 90.0)}
+    assert found.times == {Shape("target", 0, 4, 1, 1, 1): (12, 90.0)}
     assert found.verified == [[(1, 2, 1)], [(1, 2, 2)], [(1, 4, 4)]]
     assert merged([one]) is one
 
@@ -147,7 +147,7 @@ def test_campaigns_mix_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--resume"):
         Campaign(tmp_path / "nothing", {}, resume=True)
     next((out / "runs").glob("*.json")).write_text('{"figures": {}}')
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is damaged, or of another version"):
         campaign.observations(configuration)
     assert design_blocks(10, 4) == [2, 2, 3, 3]
 

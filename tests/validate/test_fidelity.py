@@ -105,7 +105,7 @@ def test_every_forward_is_priced_beside_what_it_took(small: Small) -> None:
     """The replay asks for the run's own forwards, so none is without a price, and real times add up to the runs."""
     table, runs = small.forwards, small.observations
     assert (table["simulated_ms"] > 0).all()
-    assert table["forwards"].sum() == sum(times for run in runs for times, _ in run.shapes.values())
+    assert table["forwards"].sum() == sum(times for run in runs for times, _ in run.times.values())
     real_ms, simulated_ms = ((table[f"{side}_ms"] * table["forwards"]).sum() for side in ("real", "simulated"))
     assert real_ms == pytest.approx(sum(run.decode_ms for run in runs))
     assert table["time_share"].sum() == pytest.approx(1)
