@@ -79,8 +79,8 @@ def hispec(arguments: argparse.Namespace) -> tuple[dict[str, Any], Decode]:
     from hispec_sim.models.files.exit_files import load_heads
     from hispec_sim.models.files.gguf_file import GgufFile, load_gguf
     from hispec_sim.models.files.safetensors_folder import load_folder
+    from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.llama import dtype_of
-    from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.models.ranking import read_ranking
 
     torch.set_num_threads(arguments.threads)
@@ -93,7 +93,7 @@ def hispec(arguments: argparse.Namespace) -> tuple[dict[str, Any], Decode]:
     shape, width = network.config.shape, dtype_of(network).itemsize
     weights = width * sum(parameter.numel() for parameter in network.parameters())
     loaded_mib = peak_mib()
-    pack_for_cpu(network)
+    lay_out_for_cpu(network)
     exits, periods = ([int(x) for x in text.split(",") if x] for text in (arguments.exits, arguments.periods))
     depths = zip([*exits, shape.n_layers], [0, *periods], strict=True)
     levels = [Level(shape.name, e, n, None if k else arguments.shortlist or None) for k, (e, n) in enumerate(depths)]

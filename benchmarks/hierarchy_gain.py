@@ -37,9 +37,9 @@ from hispec_sim.errors import InputError
 from hispec_sim.execute.generate import Generation, Settings, generate
 from hispec_sim.execute.record import Record
 from hispec_sim.models.exits import heads_of
+from hispec_sim.models.layouts import lay_out_for_cpu
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.models.train.export import trained_network
 from hispec_sim.models.train.run_folder import HELD_OUT, read_settings, read_stream
 
@@ -219,7 +219,7 @@ def load(arguments: argparse.Namespace, plan: Plan) -> Bench:
         split = split_file(arguments.prompts, loaded.tokenizer.encode, plan.prompt_tokens, *sizes)
     else:
         split = split_groups(windows_of(documents_of(read_stream(arguments.run, HELD_OUT)), plan.prompt_tokens), *sizes)
-    return Bench(pack_for_cpu(network), exits, split, plan)
+    return Bench(lay_out_for_cpu(network), exits, split, plan)
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Plan]:

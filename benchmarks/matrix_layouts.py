@@ -21,9 +21,9 @@ import torch
 from measuring import Quietness, machine, machine_line, spread, watched, write_json
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.layouts import TRIED_TOKENS, best_layout, is_tried, least_seconds
 from hispec_sim.models.linear import Layout
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import TRIED_TOKENS, best_layout, is_tried, least_seconds
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

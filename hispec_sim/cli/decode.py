@@ -80,8 +80,8 @@ def decode_command(
     """
     from hispec_sim.execute.decoder import Decoder
     from hispec_sim.execute.generate import Settings, generate_with, lossless_note, use_threads
+    from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.loading import check_vocabularies, load_model
-    from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.models.ranking import count_ranking
 
     if threads is not None:
@@ -95,7 +95,7 @@ def decode_command(
         check_vocabularies(target, draft)
         networks["draft"] = draft.network
     for network in networks.values():
-        pack_for_cpu(network)
+        lay_out_for_cpu(network)
     depths = {name: network.config.shape.n_layers for name, network in networks.items()}
     cascade = build_cascade(depths, exits, draft_length, verify_period or [], bonus, shortlist)
     if shortlist_text is not None:

@@ -43,15 +43,15 @@ def check_command(
     hispec profile check profiles/mine/smollm2.csv --model smollm2
     """
     from hispec_sim.execute.generate import use_threads
+    from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.loading import load_model
-    from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.profiler.machine import check_same_machine, conditions
     from hispec_sim.profiler.selfcheck import check_profile
 
     loaded = read_profile(profile)
     use_threads(threads)
     opened = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
-    pack_for_cpu(opened.network)
+    lay_out_for_cpu(opened.network)
     if loaded.network.n_layers != opened.network.config.shape.n_layers:
         raise InputError(
             f"{profile} is of a network of {loaded.network.n_layers} layers, {model} has "

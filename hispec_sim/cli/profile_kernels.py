@@ -36,9 +36,9 @@ def kernels_command(
     hispec profile kernels --model smollm2 --out kernels-smollm2
     """
     from hispec_sim.execute.generate import use_threads
+    from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.llama import dtype_of
     from hispec_sim.models.loading import load_model
-    from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.profiler.bench import clock_for
     from hispec_sim.profiler.kernels import break_down, measure_ceilings
     from hispec_sim.report.roofline_figure import Dot, draw_roofline
@@ -49,7 +49,7 @@ def kernels_command(
     if taken and not force:
         raise InputError(f"{taken[0]} exists already; nothing was measured. Give --force to replace it.")
     use_threads(threads)
-    network = pack_for_cpu(load_model(model, dtype=dtype, device=device).network)
+    network = lay_out_for_cpu(load_model(model, dtype=dtype, device=device).network)
     timer = clock_for(network, clock)
     ceilings = measure_ceilings(network.embedding.weight.device, dtype_of(network), timer)
     out.mkdir(parents=True, exist_ok=True)

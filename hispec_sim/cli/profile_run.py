@@ -92,8 +92,8 @@ def run_command(
     hispec profile run --model smollm2 --threads 1 --budget 5m --check --out profiles/mine/smollm2.csv
     """
     from hispec_sim.execute.generate import use_threads
+    from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.loading import load_model
-    from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.profiler.latency import (
         grid_for,
         measure_network,
@@ -120,7 +120,7 @@ def run_command(
     with turns(turns_file, seconds_of("--turn", turn)) as rest:
         use_threads(threads)
         loaded = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
-        pack_for_cpu(loaded.network)
+        lay_out_for_cpu(loaded.network)
         grid = grid_for(
             loaded.network,
             batches=tuple(settings["batches"]),

@@ -107,8 +107,8 @@ def validate_command(
     --out results/validation
     """
     from hispec_sim.execute.generate import use_threads
+    from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.loading import load_model
-    from hispec_sim.models.packed import pack_for_cpu
     from hispec_sim.profiler.latency import moments_of
     from hispec_sim.profiler.machine import conditions
     from hispec_sim.profiler.prompts import Split, sha256
@@ -141,7 +141,7 @@ def validate_command(
         network = target.network
         for configuration in configurations:
             configuration.cascade(network.config.shape.n_layers)
-        pack_for_cpu(network)
+        lay_out_for_cpu(network)
         moments = moments_of(network, clock, None if no_decode else quiet)
         decoding: dict[str, Any] = {
             "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,

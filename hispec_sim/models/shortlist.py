@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.layouts import PACKED_WEIGHTS
 from hispec_sim.models.linear import Layout, laid_out, layout_of, plain_weight
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.packed import PACKED_WEIGHTS
 from hispec_sim.models.ranking import RANKING
 
 

@@ -30,8 +30,8 @@ from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.exits import Kind, attach, new_head
 from hispec_sim.models.graphs import Graphs, Recorded, Work
+from hispec_sim.models.layouts import lay_out_for_cpu
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.networks import NetworkSpec
 
 VOCABULARY = 24
@@ -70,7 +70,7 @@ def network(name: str, n_layers: int, n_kv_heads: int, heads: dict[int, Kind]) -
     """A network without values, on the meta device."""
     shape = NetworkSpec(name, n_layers, 32, 4, n_kv_heads, 8, 48, VOCABULARY, True)
     made = Llama(LlamaConfig(shape, max_positions=64)).to("meta").eval().requires_grad_(False)
-    return pack_for_cpu(attach(made, {layer: new_head(kind, made) for layer, kind in heads.items()}))
+    return lay_out_for_cpu(attach(made, {layer: new_head(kind, made) for layer, kind in heads.items()}))
 
 
 CASCADES = {

@@ -17,9 +17,9 @@ from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.layouts import lay_out_for_cpu
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.scheduler import Grouping
 
 torch.set_num_threads(1)
@@ -44,7 +44,7 @@ def real(name: str) -> Real:
         model = load_model(name)
     except InputError as error:
         pytest.skip(str(error))
-    network, encode = pack_for_cpu(model.network), model.tokenizer.encode
+    network, encode = lay_out_for_cpu(model.network), model.tokenizer.encode
     if (model.source / "prompts.jsonl").is_file():
         lines = (model.source / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
         prompts = [encode(json.loads(line)["prompt"])[: 8 + place % 56] for place, line in enumerate(lines[::6])]

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from hispec_sim.errors import InputError
-from hispec_sim.models import packed
+from hispec_sim.models import layouts
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.exits import Kind, attach, new_head
+from hispec_sim.models.layouts import lay_out_for_cpu
 from hispec_sim.models.linear import Layout, PackedLinear
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import load_model
-from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.models.ranking import RANKING, TokenRanking, count_ranking, read_ranking, write_ranking
 from hispec_sim.models.shortlist import ShortHead
 from hispec_sim.networks import NetworkSpec
@@ -83,8 +83,8 @@ def wide(*, tied: bool) -> Llama:
 @torch.inference_mode()
 def test_logits_are_those_of_the_whole_head(tied: bool, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the shortlist; minus infinity elsewhere; packed where the whole head is and it is large enough."""
-    monkeypatch.setattr(packed, "fastest_layout", lambda weights: Layout.PACKED)
-    plain, network = wide(tied=tied), pack_for_cpu(wide(tied=tied))
+    monkeypatch.setattr(layouts, "fastest_layout", lambda weights: Layout.PACKED)
+    plain, network = wide(tied=tied), lay_out_for_cpu(wide(tied=tied))
     assert plain.token_ranking is not None
     x = torch.randn(3, 256)
     for short in (ShortHead(plain, size), ShortHead(network, size)):
@@ -94,7 +94,7 @@ def test_logits_are_those_of_the_whole_head(tied: bool, size: int, monkeypatch: 
         assert inside.sum() == size
         torch.testing.assert_close(logits[:, inside], whole[:, inside], rtol=1e-4, atol=1e-4)
         assert (logits[:, ~inside] == -torch.inf).all()
-    assert isinstance(ShortHead(network, size)._head, PackedLinear) == (size > 10 and packed._can_pack())
+    assert isinstance(ShortHead(network, size)._head, PackedLinear) == (size > 10 and layouts._can_pack())
 
 
 @pytest.mark.parametrize("kind", [None, *Kind])

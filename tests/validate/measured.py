@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hispec_sim.latency.profile import LatencyProfile, Provenance
+from hispec_sim.models.layouts import lay_out_for_cpu
 from hispec_sim.models.loading import LoadedModel, load_model
-from hispec_sim.models.packed import pack_for_cpu
 from hispec_sim.profiler import measure
 from hispec_sim.profiler.bench import open_bench, steady_work
 from hispec_sim.profiler.clock import ProcessorClock
@@ -27,7 +27,7 @@ EXITS = (2, 8)
 def reference() -> tuple[LoadedModel, LatencyProfile]:
     torch.set_num_threads(1)
     model = load_model("reference")
-    pack_for_cpu(model.network)
+    lay_out_for_cpu(model.network)
     return model, _profile_of_the_moment(model)
 
 

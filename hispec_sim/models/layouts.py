@@ -45,7 +45,7 @@ does."""
 
 
 @torch.no_grad()
-def pack_for_cpu(network: Llama) -> Llama:
+def lay_out_for_cpu(network: Llama) -> Llama:
     """The same network, its matrices laid out anew in place where that is faster: on a CPU, in fp32.
 
     What is laid out anew replaces the plain matrix, so memory stays the same; only a head tied to the embedding becomes

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from hispec_sim.models import linear, packed
+from hispec_sim.models import layouts, linear
 from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.layouts import fastest_layout, lay_out_for_cpu
 from hispec_sim.models.linear import Layout, Linear, PackedLinear, TransposedLinear, layout_of, plain_weight
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.packed import fastest_layout, pack_for_cpu
 from hispec_sim.networks import NetworkSpec
 
 TOKENS = torch.arange(24).reshape(2, 12)
@@ -24,12 +24,12 @@ def network(*, hidden: int = 512, tied: bool = True) -> Llama:
     return Llama(LlamaConfig(NetworkSpec("two", 2, hidden, 4, 2, 64, 3 * hidden, 1000, tied), 64)).eval()
 
 
-def layouts(made: Llama) -> set[Layout]:
+def layouts_of(made: Llama) -> set[Layout]:
     """How its matrices lie."""
     return {layout_of(module) for module in made.modules() if isinstance(module, Linear)}
 
 
-needs_onednn = pytest.mark.skipif(not packed._can_pack(), reason="this torch was built without oneDNN")
+needs_onednn = pytest.mark.skipif(not layouts._can_pack(), reason="this torch was built without oneDNN")
 
 
 def always(layout: Layout) -> Callable[[Sequence[torch.Tensor]], Layout]:
@@ -42,9 +42,9 @@ def always(layout: Layout) -> Callable[[Sequence[torch.Tensor]], Layout]:
 @torch.inference_mode()
 def test_logits_stay_and_memory_does_not_grow(tied: bool, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 1e-4, for one token and for many; of the plain weights only the embedding and the norms are left."""
-    monkeypatch.setattr(packed, "fastest_layout", always(layout))
-    plain, made = network(tied=tied), pack_for_cpu(network(tied=tied))
-    assert layouts(made) == {layout}
+    monkeypatch.setattr(layouts, "fastest_layout", always(layout))
+    plain, made = network(tied=tied), lay_out_for_cpu(network(tied=tied))
+    assert layouts_of(made) == {layout}
     assert {name.split(".")[-2].split("_")[-1] for name, _ in made.named_parameters()} == {"embedding", "norm"}
     torch.testing.assert_close(plain_weight(made.head), plain.head.weight, rtol=0, atol=0)
     for tokens in (TOKENS, TOKENS[:1, :1], TOKENS[:1, :2], TOKENS[:, :1], TOKENS[:, :2], TOKENS[:1, :5]):
@@ -74,7 +74,7 @@ def test_the_fastest_layout_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By a clock that products move. One slow trial decides nothing, and neither does what the caches hold."""
-    times, forgotten, tokens = list[float](), [0], list(packed.TRIED_TOKENS)
+    times, forgotten, tokens = list[float](), [0], list(layouts.TRIED_TOKENS)
     of_layout = {Layout.PLAIN: plain_ms, Layout.TRANSPOSED: transposed_ms, Layout.PACKED: packed_ms,
                  Layout.WIDENED: (widened_ms, *packed_ms[1:])}  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_the_fastest_layout_is_found(
         return product
 
     add_ = torch.Tensor.add_
-    monkeypatch.setattr(packed.time, "perf_counter", lambda: sum(times) / 1000)
+    monkeypatch.setattr(layouts.time, "perf_counter", lambda: sum(times) / 1000)
     for kind in (nn.Linear, TransposedLinear, PackedLinear):
         monkeypatch.setattr(kind, "forward", timed(kind.forward))
     monkeypatch.setattr(torch.Tensor, "add_", lambda self, n: forgotten.append(forgotten.pop() + 1) or add_(self, n))
@@ -105,10 +105,10 @@ def test_each_shape_has_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
         tried.append((len(weights), *weights[0].shape))
         return Layout.PACKED if weights[0].shape[0] > 1000 else Layout.PLAIN
 
-    monkeypatch.setattr(packed, "fastest_layout", fastest)
+    monkeypatch.setattr(layouts, "fastest_layout", fastest)
     made = network()
     head = made.head
-    pack_for_cpu(made)
+    lay_out_for_cpu(made)
     assert made.head is head
     assert head.weight is made.embedding.weight
     assert sorted(tried) == [(1, 1000, 512), (2, 512, 256), (2, 512, 512), (2, 512, 1536), (2, 3072, 512)]
@@ -117,20 +117,20 @@ def test_each_shape_has_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "layouts"), [((64, 64), 1), ((128, 128), 2), ((512, 512), 3), ((1024, 512), 4), ((4096, 2048), 4)]
+    ("shape", "number"), [((64, 64), 1), ((128, 128), 2), ((512, 512), 3), ((1024, 512), 4), ((4096, 2048), 4)]
 )
 @needs_onednn
 @torch.inference_mode()
-def test_what_is_tried(shape: tuple[int, int], layouts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_tried(shape: tuple[int, int], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small matrices are not packed, nor widened: it gains nothing anywhere. Of large ones a part is tried."""
     made: list[tuple[Layout, int]] = []
     large = shape == (4096, 2048)
-    laid_out = packed.laid_out
-    monkeypatch.setattr(packed, "_can_pack", lambda: True)
-    monkeypatch.setattr(packed, "laid_out", lambda w, layout: made.append((layout, len(w))) or laid_out(w, layout))
-    tried = packed.least_seconds([torch.ones(shape) for _ in range(9)])
-    assert list(tried) == list(Layout)[:layouts]
-    assert all(len(each) == len(packed.TRIED_TOKENS) and min(each) > 0 for each in tried.values())
+    laid_out = layouts.laid_out
+    monkeypatch.setattr(layouts, "_can_pack", lambda: True)
+    monkeypatch.setattr(layouts, "laid_out", lambda w, layout: made.append((layout, len(w))) or laid_out(w, layout))
+    tried = layouts.least_seconds([torch.ones(shape) for _ in range(9)])
+    assert list(tried) == list(Layout)[:number]
+    assert all(len(each) == len(layouts.TRIED_TOKENS) and min(each) > 0 for each in tried.values())
     at_once = {(1024, 512): 4, (4096, 2048): 1}.get(shape, 8)
     assert [layout for layout, _ in made] == [layout for layout in tried for _ in range(at_once)]
     assert {rows for _, rows in made} == {1024 if large else shape[0]}
@@ -141,11 +141,11 @@ def test_small_and_half_precision_networks_are_left_alone(
     hidden: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is nothing to gain, or the layouts are not made for the type."""
-    monkeypatch.setattr(packed, "fastest_layout", always(Layout.TRANSPOSED))
+    monkeypatch.setattr(layouts, "fastest_layout", always(Layout.TRANSPOSED))
     made = network(hidden=hidden)
     for weight in made.parameters():
         weight.data = weight.data.to(dtype)
-    assert layouts(pack_for_cpu(made)) == {Layout.PLAIN}
+    assert layouts_of(lay_out_for_cpu(made)) == {Layout.PLAIN}
 
 
 def test_a_torch_that_cannot_pack_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,5 +156,5 @@ def test_a_torch_that_cannot_pack_is_no_error(monkeypatch: pytest.MonkeyPatch) -
             raise AttributeError("_reorder_linear_weight")
         return linear.laid_out(weight, layout)
 
-    monkeypatch.setattr(packed, "laid_out", absent)
-    assert layouts(pack_for_cpu(network())) <= {Layout.PLAIN, Layout.TRANSPOSED}
+    monkeypatch.setattr(layouts, "laid_out", absent)
+    assert layouts_of(lay_out_for_cpu(network())) <= {Layout.PLAIN, Layout.TRANSPOSED}
