@@ -192,7 +192,7 @@ def test_a_noisy_machine_is_refused_with_advice_unless_allowed():
 
 def test_a_budget_too_small_names_one_that_is_enough():
     clock = FakeClock()
-    with pytest.raises(InputError, match=r"--budget is too small: 3 rounds .* give 2m,"):
+    with pytest.raises(InputError, match=r"--budget is too small: 3 rounds .* give 2.5m,"):
         go(Scripted(clock, {}, default_ms=4000.0), clock, Measurement({}), budget_s=20.0)
 
 
