@@ -1,8 +1,19 @@
-"""Settings of all tests: CI repeats the same property-test examples, everyone else explores new ones."""
+"""Settings of all tests: CI repeats the same property-test examples, everyone else explores new ones. No test knows the
+layouts of weights that another, or the user, has found."""
 
 import os
+import tempfile
 
+import pytest
 from hypothesis import settings
+
+os.environ["HISPEC_CACHE"] = tempfile.mkdtemp(prefix="hispec-")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_found_before(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("HISPEC_CACHE", str(tmp_path_factory.mktemp("cache")))
+
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

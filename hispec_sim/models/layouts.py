@@ -2,7 +2,7 @@
 
 torch's product of a few tokens with a matrix reads it in an order made for many tokens. Laid out otherwise the same
 product takes half the time on some processors and for some shapes, and twice the time on others. So each shape is
-tried, from memory as in decoding.
+tried, from memory as in decoding, the first time that it is met on a machine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from hispec_sim.models.found_layouts import found_before, remember
 from hispec_sim.models.linear import Layout, laid_out
 from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.models.memory import give_back
@@ -66,15 +67,19 @@ def lay_out_for_cpu(network: Llama) -> Llama:
 
 
 def _fastest_layouts(weights: Iterable[Tensor]) -> dict[torch.Size, Layout]:
-    """The layout for each shape of matrix."""
+    """The layout for each shape of matrix: as found before, or else by trial."""
     of_shape: dict[torch.Size, list[Tensor]] = {}
     for weight in weights:
         of_shape.setdefault(weight.shape, []).append(weight)
-    fastest = {}
+    known = {shape: layout for shape, layout in found_before().items() if layout in _layouts(shape.numel())}
+    found = {}
     for shape, each in of_shape.items():
-        fastest[shape] = fastest_layout(each)
-        give_back()
-    return fastest
+        if shape not in known:
+            found[shape] = fastest_layout(each)
+            give_back()
+    if found:
+        remember(found)
+    return known | found
 
 
 def fastest_layout(weights: Sequence[Tensor]) -> Layout:
