@@ -17,7 +17,7 @@ from hispec_sim.cli.profile_panels import panels_of
 from hispec_sim.cli.profile_run import run_command
 from hispec_sim.errors import InputError
 from hispec_sim.latency import LatencyProfile, leave_one_out, read_profile
-from hispec_sim.latency.profile import is_grid_op
+from hispec_sim.latency.ops import is_grid_op
 
 profile_app = typer.Typer(help="Make and inspect latency profiles.", no_args_is_help=True)
 profile_app.add_typer(import_app, name="import")

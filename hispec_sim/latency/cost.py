@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from hispec_sim.errors import InputError
 from hispec_sim.latency.gaps import Gaps
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import LatencyProfile, exit_head_op, repeated_layers_of, shortlist_of
+from hispec_sim.latency.ops import exit_head_op, repeated_layers_of, shortlist_of
+from hispec_sim.latency.profile import LatencyProfile
 
 ALL_REDUCES = ("custom", "nccl")
 PARTS = (

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from hispec_sim.latency.devices import known_devices
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import OPS, LatencyProfile, OpTable, is_step_op
+from hispec_sim.latency.ops import OPS, is_step_op
+from hispec_sim.latency.profile import LatencyProfile, OpTable
 from hispec_sim.latency.roofline import roofline_profile
 
 _PER_OP = 4  # curves that can still be told apart

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.profile import gap_layers_of
+from hispec_sim.latency.ops import gap_layers_of
 
 
 class Gaps:

@@ -26,7 +26,8 @@ from hispec_sim.latency.grids import (
     SMOOTH_TOKENS,
     VERIFY_TOKENS,
 )
-from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance, shortlist_op
+from hispec_sim.latency.ops import shortlist_op
+from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance
 from hispec_sim.latency.shard import Shard
 from hispec_sim.networks import NetworkSpec
 

@@ -15,7 +15,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.latency.profile import ProfileRow, exit_head_op, gap_op, repeat_op, shortlist_op
+from hispec_sim.latency.ops import exit_head_op, gap_op, repeat_op, shortlist_op
+from hispec_sim.latency.profile import ProfileRow
 from hispec_sim.profiler.forwards import Point, What
 
 SHORT_CONTEXTS = (1, 8)

@@ -14,7 +14,8 @@ from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.record import Record
 from hispec_sim.latency.cost import NetworkCost
-from hispec_sim.latency.profile import LatencyProfile, exit_layer_of
+from hispec_sim.latency.ops import exit_layer_of
+from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
