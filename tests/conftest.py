@@ -7,7 +7,8 @@ import tempfile
 import pytest
 from hypothesis import settings
 
-os.environ["HISPEC_CACHE"] = tempfile.mkdtemp(prefix="hispec-")
+_cache = tempfile.TemporaryDirectory(prefix="hispec-")
+os.environ["HISPEC_CACHE"] = _cache.name
 
 
 @pytest.fixture(autouse=True)
