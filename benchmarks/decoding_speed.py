@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if loaded is None:
             raise InputError("--prompt needs a tokenizer: give --model too")
         tokenizer, text = loaded.tokenizer, arguments.prompt
-        ids = tokenizer.encode_chat([{"role": "user", "content": text}]) if arguments.chat else tokenizer.encode(text)
+        ids = tokenizer.encode_prompt(text, chat=arguments.chat)
         shared += ["--prompt", ",".join(map(str, ids))]
     if arguments.shortlist_text is not None and loaded is not None:
         counted = loaded.tokenizer.encode(arguments.shortlist_text.read_text(encoding="utf-8"), special=False)

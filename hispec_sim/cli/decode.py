@@ -109,7 +109,7 @@ def decode_command(
     if note is not None and cascade.target > 0:
         console.print(f"note: {note}", style="yellow")
     tokenizer = target.tokenizer
-    ids = tokenizer.encode_chat([{"role": "user", "content": text}]) if chat else tokenizer.encode(text)
+    ids = tokenizer.encode_prompt(text, chat=chat)
     settings = Settings(max_new_tokens, tokenizer.stop_ids, temperature, top_p, seed)
     stream = tokenizer.stream()
 

@@ -90,8 +90,7 @@ def train_exits_command(
     tokenizer = loaded.tokenizer
 
     def encode(text: str) -> list[int]:
-        chats = tokenizer.chat_template is not None
-        return tokenizer.encode_chat([{"role": "user", "content": text}]) if chats else tokenizer.encode(text)
+        return tokenizer.encode_prompt(text, chat=tokenizer.chat_template is not None)
 
     with _shown(console) as show:
         found = run(out, loaded.network, encode, tokenizer.stop_ids, show=show)

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,11 +165,12 @@ def run_command(
 def _checked(profile: LatencyProfile, checking: SelfCheck, times: Times) -> LatencyProfile:
     from hispec_sim.cli.profile_check import print_checks
     from hispec_sim.profiler.latency import with_notes
-    from hispec_sim.profiler.selfcheck import summary_of
+    from hispec_sim.profiler.selfcheck import decode_error, summary_of
 
     checks = checking.checks(profile, times)
     print_checks(Console(), checks)
-    return with_notes(profile, {"check": summary_of(checks)})
+    noted = with_notes(profile, {"check": summary_of(checks)})
+    return replace(noted, provenance=replace(noted.provenance, decode_error=decode_error(checks)))
 
 
 def _opened(settings: dict[str, Any], path: Path, out: Path, *, resume: bool, force: bool) -> Any:

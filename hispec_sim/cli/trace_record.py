@@ -189,15 +189,7 @@ def _prompts(settings: dict[str, Any], target: LoadedModel) -> tuple[list[list[i
     if settings["split"] not in list(Split):
         raise InputError(f"--split must be one of {', '.join(Split)}, got {settings['split']!r}")
     texts = prompt_set(settings["prompts"], Split(settings["split"]), settings["limit"])
-    tokenizer = target.tokenizer
-    ids = [
-        list(
-            tokenizer.encode_chat([{"role": "user", "content": text.text}])
-            if settings["chat"]
-            else tokenizer.encode(text.text)
-        )
-        for text in texts
-    ]
+    ids = [target.tokenizer.encode_prompt(text.text, chat=settings["chat"]) for text in texts]
     hashes = sha256([text.text for text in texts])
     return ids, [Prompt(t.name, t.group, h, len(i)) for t, h, i in zip(texts, hashes, ids, strict=True)]
 

@@ -51,6 +51,9 @@ def validate_command(
             "commas are decoded in turn."
         ),
     ] = "reference",
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put prompts into the model's chat template, as the traces did.")
+    ] = False,
     split: Annotated[str, typer.Option(help="tuning, held-out or all.")] = "held-out",
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts each, in place of the design's number.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each configuration is decoded.")] = 3,
@@ -118,7 +121,13 @@ def validate_command(
     from hispec_sim.validate.decoding import observe
     from hispec_sim.validate.design import load_design
     from hispec_sim.validate.prediction import Predictor
-    from hispec_sim.validate.prompt_sets import campaign_prompts, check_apart, paired_sequences, prompt_sets
+    from hispec_sim.validate.prompt_sets import (
+        campaign_prompts,
+        check_alike,
+        check_apart,
+        paired_sequences,
+        prompt_sets,
+    )
     from hispec_sim.validate.strata import strata_of
 
     try:
@@ -133,19 +142,22 @@ def validate_command(
     configurations = plan.expand()
     traces = [load_trace(path) for path in trace]
     recorded = join_traces(traces, {}) if len(traces) > 1 else traces[0]
+    for path, each in zip(trace, traces, strict=True):
+        check_alike(each, chat, path)
     sets = prompt_sets(prompts, half, plan.prompts, len(traces))
     console = Console(highlight=False)
     with turns(turns_file, seconds_of("--turn", turn)) as rest:
         use_threads(threads)
         target = load_model(model, exit_heads=exit_heads)
         network = target.network
+        target.tokenizer.encode_prompt("", chat=chat)  # refused before a folder is made, if there is no template
         for configuration in configurations:
             configuration.cascade(network.config.shape.n_layers)
         lay_out_for_cpu(network)
         moments = moments_of(network, clock, None if no_decode else quiet)
         decoding: dict[str, Any] = {
-            "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "split": split,
-            "threads": threads, "clock": clock, "quiet": quiet, "exit_heads": exit_heads,
+            "model": model, "design": _named(design), "prompts": prompts, "prompts_each": plan.prompts, "chat": chat,
+            "split": split, "threads": threads, "clock": clock, "quiet": quiet, "exit_heads": exit_heads,
             "version": hispec_sim.__version__, MACHINE: conditions(target),
         }  # fmt: skip
         measured_meanwhile = turns_file is not None and not profile.exists() and not no_decode
@@ -154,9 +166,9 @@ def validate_command(
         campaign = Campaign(out, decoding, resume=resume, decode=not no_decode)
         longest = max(configuration.max_new_tokens for configuration in configurations)
         writing = partial(progress, "writing the target's text", plan.prompts, "prompts")
-        chosen = campaign_prompts(campaign, sets, plan.prompts // len(sets), longest, target, writing)
+        chosen = campaign_prompts(campaign, sets, plan.prompts // len(sets), longest, target, writing, chat=chat)
         hashes = sha256([text.text for text in chosen])
-        ids = [target.tokenizer.encode(text.text) for text in chosen]
+        ids = [target.tokenizer.encode_prompt(text.text, chat=chat) for text in chosen]
         paired = paired_sequences(recorded, hashes, chosen) if plan.paired else None
         if not plan.paired:
             for path, each in zip(trace, traces, strict=True):

@@ -83,7 +83,9 @@ class ProfileRow:
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """How the numbers of a profile came about. `command`, run as written, makes the file again, or measures it again.
-    `machine` is what was measured on and with, and how well it went; empty for numbers from elsewhere."""
+    `machine` is what was measured on and with, and how well it went; empty for numbers from elsewhere. `decode_error`
+    is the root mean square of the relative errors of whole decodes in a self-check, where there was one. Raises
+    InputError if it is not a finite number of at least 0."""
 
     dtype: str
     software: Mapping[str, str]
@@ -91,6 +93,11 @@ class Provenance:
     command: str
     method: str
     machine: Mapping[str, str] = field(default_factory=dict)
+    decode_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.decode_error is not None and not (math.isfinite(self.decode_error) and self.decode_error >= 0):
+            raise InputError(f"decode_error: {self.decode_error} must be a finite number of at least 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,9 @@ def profile_text(profile: LatencyProfile) -> str:
     }
     front["software"] = dict(profile.provenance.software)
     front["machine"] = dict(profile.provenance.machine)
-    if not front["machine"]:
-        del front["machine"]
+    for key in ("machine", "decode_error"):
+        if front[key] in ({}, None):
+            del front[key]
     header = yaml.safe_dump(front, sort_keys=False, width=10_000)
     return "".join(f"# {line}\n" for line in header.splitlines()) + body.getvalue()
 
@@ -145,6 +146,7 @@ def _parse(text: str) -> LatencyProfile:
             command=str(front["command"]),
             method=str(front["method"]),
             machine={str(key): str(value) for key, value in front.get("machine", {}).items()},
+            decode_error=front.get("decode_error"),
         ),
         rows=rows,
     )
@@ -173,7 +175,8 @@ def _front_matter(text: str) -> dict[str, Any]:
     missing = [key for key in _FRONT_MATTER if key not in front]
     if missing:
         raise InputError(f"front matter: missing {', '.join(missing)}. {_CURE}")
-    for key, kind in (("network", dict), ("software", dict), ("rows", int), ("machine", dict)):
+    kinds = {"network": dict, "software": dict, "rows": int, "machine": dict, "decode_error": float}
+    for key, kind in kinds.items():
         if key in front and not isinstance(front[key], kind):
             raise InputError(f"front matter, {key}: {front[key]!r} must be a {kind.__name__}. {_CURE}")
     return front

@@ -25,6 +25,8 @@ CLOCKS = ("wall", "processor")
 NETWORK = "network"
 PROMPT_TOKENS, NEW_TOKENS, ROWS = 16, 32, 3
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
+MOST_READ, READ_WIDTH = 2**24, 1024
+"""Numbers that steady reading reads at most (64 MiB, beyond most caches), and in one row."""
 
 
 def clock_for(network: Llama, name: str) -> Clock:
@@ -43,6 +45,15 @@ def steady_work(device: torch.device) -> Callable[[], Any]:
     """Always the same product of matrices: what makes it slower makes everything slower."""
     matrix = torch.rand(384, 384, device=device)
     return lambda: [matrix @ matrix for _ in range(4)]
+
+
+def steady_reading(network: Llama) -> Callable[[], Any]:
+    """Always the same bytes, as many as a forward reads of the network's weights, but no more than tell: others who use
+    the caches or the memory make a forward slower, and the product of a small matrix not."""
+    rows = min(MOST_READ, sum(weight.numel() for weight in network.parameters())) // READ_WIDTH
+    matrix = torch.rand(max(1, rows), READ_WIDTH, device=network.embedding.weight.device)
+    vector = torch.rand(READ_WIDTH, device=matrix.device)
+    return lambda: matrix @ vector
 
 
 def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], seed: int) -> Bench:

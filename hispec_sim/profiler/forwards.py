@@ -196,11 +196,11 @@ def between_forwards(record: Record, n_layers: int) -> list[Sample]:
     """The time from the end of each forward to the next one, but for the first third: prefill, and a loop that the
     processor's caches do not hold yet."""
     samples = []
-    for forward, following in pairwise(record.device[len(record.device) // 3 :]):
+    for forward, gap_ms in _gaps(record)[len(record.device) // 3 :]:
         rows, ragged = divmod(forward.logits, forward.batch)
         if not ragged and (rows == 0 or forward.last_layer == n_layers):
             what = What.READ if rows else What.PASS
-            samples.append((Point(what, forward.batch, rows), _gap_ms(forward, following)))
+            samples.append((Point(what, forward.batch, rows), gap_ms))
     return samples
 
 
@@ -208,16 +208,18 @@ def behind_drafts(record: Record, batch: int, exit_layer: int) -> list[Sample]:
     """The time behind forwards of the layers up to an exit where all sequences of the batch run, but for those of the
     first row behind the prompt."""
     samples, nth, rows = [], 0, 0
-    for forward, following in pairwise(record.device):
+    for forward, gap_ms in _gaps(record):
         if forward.last_layer != exit_layer:
             nth, rows = 0, rows + 1
             continue
         nth += 1
         what, place = (What.DRAFTED, nth) if forward.logits else (What.CAUGHT_UP, 1)
         if rows > 1 and forward.batch == batch and place in DRAFT_ROWS:
-            samples.append((Point(what, batch, place, last_layer=exit_layer), _gap_ms(forward, following)))
+            samples.append((Point(what, batch, place, last_layer=exit_layer), gap_ms))
     return samples
 
 
-def _gap_ms(forward: DeviceForward, following: DeviceForward) -> float:
-    return following.began_ms - forward.began_ms - forward.duration_ms
+def _gaps(record: Record) -> list[tuple[DeviceForward, float]]:
+    """Each forward but the last, and the milliseconds from its end to the next one."""
+    timed = zip(record.device, record.with_gaps_ms(), strict=True)
+    return [(forward, ms - forward.duration_ms) for forward, ms in timed][:-1]

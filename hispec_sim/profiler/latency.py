@@ -15,7 +15,7 @@ from hispec_sim.latency.profile import LatencyProfile, Provenance
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import LoadedModel
-from hispec_sim.profiler.bench import cascades, clock_for, default_exits, open_bench, steady_work
+from hispec_sim.profiler.bench import cascades, clock_for, default_exits, open_bench, steady_reading, steady_work
 from hispec_sim.profiler.fit import Fit, fit
 from hispec_sim.profiler.machine import device_slug, dtype_name, machine_of, software
 from hispec_sim.profiler.measure import Measurement, Stand, measure
@@ -116,11 +116,12 @@ def measure_network(
 
 
 def moments_of(network: Llama, clock: str, quiet: float | None) -> Moments:
-    """Those of the device that a network is on: all, or those in which steady work takes at most `quiet` times its
-    best, which is learnt for ten seconds. Raises InputError if that is not above 1."""
+    """Those of the device that a network is on: all, or those in which steady computing and steady reading take at most
+    `quiet` times their best, which is learnt for ten seconds. Raises InputError if that is not above 1."""
     if quiet is None:
         return AnyMoment()
-    return QuietMoments(clock_for(network, clock), steady_work(network.embedding.weight.device), quiet)
+    steady = (steady_work(network.embedding.weight.device), steady_reading(network))
+    return QuietMoments(clock_for(network, clock), steady, quiet)
 
 
 def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyProfile, Fit]:

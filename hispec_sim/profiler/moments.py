@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,9 +15,9 @@ from hispec_sim.profiler.clock import Clock
 T = TypeVar("T")
 
 BEST = 0.1
-"""What the steady work takes at its best is what it takes in this share of all looks."""
+"""What steady work takes at its best is what it takes in this share of all looks."""
 LOOK = 3
-"""Runs of the steady work whose median is one look."""
+"""Runs of steady work whose median is one look at it."""
 LEARN, PAUSE_S = 40, 0.25
 """Looks, so far apart, that tell at first how fast the machine can be."""
 PATIENCE_S = 600.0
@@ -55,19 +55,19 @@ class QuietMoments:
     def __init__(
         self,
         clock: Clock,
-        steady: Callable[[], Any],
+        steady: Sequence[Callable[[], Any]],
         most: float,
         *,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """A moment is quiet if the `steady` piece of work takes at most `most` times what it takes at its best, which
+        """A moment is quiet if each `steady` piece of work takes at most `most` times what it takes at its best, which
         is learnt for ten seconds. Raises InputError if `most` is not above 1."""
         if not most > 1:
             raise InputError(f"--quiet must be above 1, such as 1.15, got {most:g}")
         self.lost_s = 0.0
-        self._clock, self._steady, self._most, self._pause = clock, steady, most, pause
-        self._looks_ms: list[float] = []
-        self._best_ms = float("inf")
+        self._clock, self._steady, self._most, self._pause = clock, tuple(steady), most, pause
+        self._looks_ms: list[list[float]] = []
+        self._best_ms = np.full(len(self._steady), np.inf)
         for _ in range(LEARN):
             self._look()
             pause(PAUSE_S)
@@ -91,20 +91,26 @@ class QuietMoments:
 
     def _quiet(self) -> bool:
         """What is best never rises again: in a long wait nearly all looks are slow ones."""
-        now_ms = self._look()
-        self._best_ms = min(self._best_ms, float(np.quantile(self._looks_ms, BEST)))
-        return now_ms <= self._most * self._best_ms
+        self._look()
+        self._best_ms = np.minimum(self._best_ms, np.quantile(self._looks_ms, BEST, axis=0))
+        return self._slowdown() <= self._most
 
-    def _look(self) -> float:
-        self._steady()  # what ran before has emptied the caches
-        self._looks_ms.append(statistics.median(self._clock.timed(self._steady)[0] for _ in range(LOOK)))
-        return self._looks_ms[-1]
+    def _slowdown(self) -> float:
+        """What steady work took in the last look over what it takes at its best: of the piece that suffers most."""
+        return float(np.max(self._looks_ms[-1] / self._best_ms))
+
+    def _look(self) -> None:
+        looked = []
+        for work in self._steady:
+            work()  # what ran before has emptied the caches
+            looked.append(statistics.median(self._clock.timed(work)[0] for _ in range(LOOK)))
+        self._looks_ms.append(looked)
 
     def _check_patience(self, began_s: float) -> None:
         if self._clock.now_s() - began_s > PATIENCE_S:
             raise InputError(
                 f"no quiet moment on this machine in {PATIENCE_S:.0f} s: a steady piece of work takes "
-                f"{self._looks_ms[-1] / self._best_ms:.2f} times what it can take (at most "
+                f"{self._slowdown():.2f} times what it can take (at most "
                 f"{self._most:g} is quiet); what was measured is kept: go on with --resume when others leave the "
                 "processor alone, or begin anew on another core (taskset) or with a larger --quiet"
             )

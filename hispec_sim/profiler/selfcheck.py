@@ -29,7 +29,7 @@ SHAPES = 24
 PROMPTS = 3
 NEW_TOKENS = 64
 PASSES, CHECKS_S = 5, 45.0
-_FORWARDS = "forwards"
+_FORWARDS, _DECODES = "forwards", "decodes"
 
 Times = dict[str, list[float]]
 """Milliseconds by the name of what took them."""
@@ -82,6 +82,11 @@ def summaries(checks: Sequence[Check]) -> list[Summary]:
             )
         )
     return found
+
+
+def decode_error(checks: Sequence[Check]) -> float:
+    """Root mean square of the relative errors of decodes."""
+    return float(np.sqrt(np.mean([check.error**2 for check in checks if check.group == _DECODES])))
 
 
 def summary_of(checks: Sequence[Check]) -> str:
@@ -199,11 +204,11 @@ class SelfCheck:
         for name in self._decodes:
             if name not in times or name not in self._records:
                 self._play(name, times)
-        forwards = [Check("forwards", shape.name, shape.ms(cost), median(times[shape.name])) for shape in self._shapes]
+        forwards = [Check(_FORWARDS, shape.name, shape.ms(cost), median(times[shape.name])) for shape in self._shapes]
         # Late forwards make a sum of times longer than the sum of the medians.
         late = mean_factor(profile.relative_quantiles())
         decodes = [
-            Check("decodes", name, late * decode_ms(self._records[name], cascade, {NETWORK: cost}), median(times[name]))
+            Check(_DECODES, name, late * decode_ms(self._records[name], cascade, {NETWORK: cost}), median(times[name]))
             for name, (cascade, _) in self._decodes.items()
         ]
         return [*forwards, *decodes]

@@ -125,7 +125,8 @@ def _tuned_over_all_exits(
         yield Point(
             f"reference, tuned over all exits (run {row['run']}): {draft} and {middle} against {alone}", "executed",
             "reference", agreement[draft], agreement[middle], prices((draft, middle)),
-            dict(zip(BOUNDARIES, ratios, strict=True)), Way(1, int(row["single_draft_length"]), Bonus.ALWAYS),
-            Way(1, int(row["draft_length"]), Bonus.ALWAYS, int(row["verify_period"])), table.source,
+            dict(zip(BOUNDARIES, ratios, strict=True)),
+            Way(1, int(row["single_draft_length"]), Bonus(row["single_bonus"])),
+            Way(1, int(row["draft_length"]), Bonus(row["bonus"]), int(row["verify_period"])), table.source,
             (agreement[alone], prices((alone, 24))),
         )  # fmt: skip

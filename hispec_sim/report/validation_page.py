@@ -16,6 +16,7 @@ PARTS = {
     "latency": "latency: real outcomes, time from the profile",
     "acceptance": "acceptance: outcomes from the trace, the run's own mean times",
     "control": "control: both the run's own",
+    "machine": "machine: the run's forwards at what their like took in other runs",
     "host": "share of real time between forwards (information)",
 }
 _SIDES = ("real", "simulated", "error")

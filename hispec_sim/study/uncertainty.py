@@ -29,11 +29,14 @@ _DOUBLE_SPACING = 4  # the error of linear interpolation grows as the spacing sq
 def profile_error(profile: LatencyProfile) -> float:
     """Relative standard error of a long run's time that the profile's own numbers tell of.
 
-    Interpolation: the median error of left-out points of the op that is worst known among those that make up most of a
-    forward, a quarter of it, because a left-out point is bridged over twice the spacing. Repeatability: the spread of a
-    point's repeated runs; it is taken as common to a run (a processor that runs slower does so for a while), so it does
-    not average out over forwards.
+    Where the profile was measured with a self-check, it is what whole decodes were off by. Otherwise it is put together
+    from two parts. Interpolation: the median error of left-out points of the op that is worst known among those that
+    make up most of a forward, a quarter of it, because a left-out point is bridged over twice the spacing.
+    Repeatability: the spread of a point's repeated runs; it is taken as common to a run (a processor that runs slower
+    does so for a while), so it does not average out over forwards.
     """
+    if profile.provenance.decode_error is not None:
+        return profile.provenance.decode_error
     main = {"layer", "layer_linear", "attention"}
     left_out = [error.median for op, error in leave_one_out(profile).items() if op in main]
     interpolation = _MEDIAN_TO_SD * max(left_out, default=0.0) / _DOUBLE_SPACING

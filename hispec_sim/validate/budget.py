@@ -3,8 +3,9 @@ and both real."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import median
 
 from hispec_sim.simulate.pricing import Asking, Pricer
@@ -13,6 +14,9 @@ from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Observation, Shape
 from hispec_sim.validate.prediction import Predictor
 
+Times = Mapping[Shape, tuple[int, float]]
+"""For each shape of forward how often it ran, and the milliseconds in all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -20,12 +24,15 @@ class Budget:
 
     `latency`: the outcomes of the run itself, time from the profile. `acceptance`: outcomes from the trace, every
     forward at the run's own mean time. `control`: both of the run itself; what is left is control and batching.
-    `host`: the share of the run's time between forwards, which the profile has to account for.
+    `machine`: outcomes of the run, every forward at the mean time of its shape in the runs of the other configurations:
+    how unsteady the machine was, which no profile can foretell. `host`: the share of the run's time between forwards,
+    which the profile has to account for.
     """
 
     latency: float
     acceptance: float
     control: float
+    machine: float
     host: float
 
 
@@ -68,8 +75,23 @@ class MeasuredPricer(Pricer):
         return known if known is not None else self._scale * self._fallback.price_ms(batch)
 
 
-def budget(predictor: Predictor, configuration: Configuration, observation: Observation, repetitions: int) -> Budget:
-    """The three substitutions for one real run; simulated outcomes are drawn `repetitions` times."""
+def machine_error(own: Times, all_runs: Times) -> float:
+    """How far the rate of a run is off when its forwards take what their like took in the other runs; `all_runs` has
+    this one too. Forwards that only this run had tell nothing and are left out; NaN if there are no others."""
+    real_ms = elsewhere_ms = 0.0
+    for shape, (times, total_ms) in own.items():
+        all_times, all_ms = all_runs[shape]
+        if all_times > times:
+            real_ms += total_ms
+            elsewhere_ms += times * (all_ms - total_ms) / (all_times - times)
+    return real_ms / elsewhere_ms - 1 if elsewhere_ms else nan
+
+
+def budget(
+    predictor: Predictor, configuration: Configuration, observation: Observation, all_runs: Times, repetitions: int
+) -> Budget:
+    """The substitutions for one real run; `all_runs` are the forwards of the runs of all configurations, simulated
+    outcomes are drawn `repetitions` times."""
     profile = predictor.pricer(configuration)
 
     def recorded(request: int) -> Recorded:
@@ -88,5 +110,6 @@ def budget(predictor: Predictor, configuration: Configuration, observation: Obse
         latency=real_outcomes / real - 1,
         acceptance=median(drawn) / real - 1,
         control=rate(recorded, measured) / real - 1,
+        machine=machine_error(observation.times, all_runs),
         host=1 - observation.forward_ms / observation.decode_ms,
     )

@@ -17,7 +17,7 @@ from hispec_sim.validate.budget import budget
 from hispec_sim.validate.compare import row_of
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.forwards import forwards_table, times_of
-from hispec_sim.validate.observation import Observation, merged
+from hispec_sim.validate.observation import Observation, merged, summed_times
 from hispec_sim.validate.prediction import Predictor
 
 SETTINGS, RUNS, PROMPTS = "validation.json", "runs", "prompts.json"
@@ -131,11 +131,12 @@ def compare_all(
     """A row for each configuration that has been decoded (see `compare.row_of`)."""
     rows = []
     time_error = profile_error(predictor.cost.profile)
-    for configuration in configurations:
-        observations = campaign.observations(configuration)
+    decoded = [campaign.observations(configuration) for configuration in configurations]
+    all_runs = summed_times(middle_run(observations) for observations in decoded if observations)
+    for configuration, observations in zip(configurations, decoded, strict=True):
         if observations:
             middle = middle_run(observations)
-            taken_apart = budget(predictor, configuration, middle, min(repetitions, 9))
+            taken_apart = budget(predictor, configuration, middle, all_runs, min(repetitions, 9))
             prediction = predictor.predict(configuration, repetitions, len(middle.verified))
             rows.append(row_of(configuration, observations, prediction, taken_apart, time_error))
         tick()

@@ -71,14 +71,20 @@ def observe(
 
 
 def usable_prompts(
-    texts: Sequence[Text], target: LoadedModel, wanted: int, new_tokens: int, tick: Callable[[], None]
+    texts: Sequence[Text],
+    target: LoadedModel,
+    wanted: int,
+    new_tokens: int,
+    tick: Callable[[], None],
+    *,
+    chat: bool = False,
 ) -> list[Text]:
     """The first `wanted` prompts, group after group in turn, that the target goes on from for `new_tokens` tokens
     without ending its text, so that all requests have one length. Raises InputError if there are fewer."""
     network, found = target.network, list[Text]()
     cascade = Configuration((), 1, (), Bonus.ON_MISMATCH, 1, new_tokens).cascade(network.config.shape.n_layers)
     for text in in_turn(texts):
-        ids = target.tokenizer.encode(text.text)
+        ids = target.tokenizer.encode_prompt(text.text, chat=chat)
         if len(ids) + new_tokens > network.config.max_positions:
             continue
         settings = Settings(new_tokens, target.tokenizer.stop_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -81,17 +81,23 @@ class Observation:
         return cls(**(data | parts))
 
 
+def summed_times(runs: Iterable[Observation]) -> dict[Shape, tuple[int, float]]:
+    """The `times` of all of them together."""
+    summed: dict[Shape, tuple[int, float]] = {}
+    for run in runs:
+        for shape, (times, total_ms) in run.times.items():
+            before = summed.get(shape, (0, 0.0))
+            summed[shape] = (before[0] + times, before[1] + total_ms)
+    return summed
+
+
 def merged(parts: Sequence[Observation]) -> Observation:
     """One run made of its blocks of prompts, decoded one after another at whatever times."""
     first = parts[0]
     if len(parts) == 1:
         return first
     tokens, decode_ms = sum(part.tokens for part in parts), sum(part.decode_ms for part in parts)
-    shapes: dict[Shape, tuple[int, float]] = {}
-    for part in parts:
-        for shape, (times, total_ms) in part.times.items():
-            before = shapes.get(shape, (0, 0.0))
-            shapes[shape] = (before[0] + times, before[1] + total_ms)
+    shapes = summed_times(parts)
     verified = [sequence for part in parts for sequence in part.verified]
 
     passes = sum(round(part.tokens / part.figures.tokens_per_target_pass) for part in parts)

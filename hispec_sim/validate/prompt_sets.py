@@ -44,6 +44,8 @@ def campaign_prompts(
     new_tokens: int,
     target: LoadedModel,
     writing: Callable[[], AbstractContextManager[Callable[[], None]]],
+    *,
+    chat: bool,
 ) -> list[Text]:
     """The prompts of a campaign, in turn of the sets: when it begins, so many `each` that the target goes on from for
     `new_tokens` tokens, and the same ever after. `writing` shows that the target
@@ -51,7 +53,7 @@ def campaign_prompts(
 
     def usable() -> list[str]:
         with writing() as tick:
-            kept = [usable_prompts(texts, target, each, new_tokens, tick) for texts in sets]
+            kept = [usable_prompts(texts, target, each, new_tokens, tick, chat=chat) for texts in sets]
         return sha256([text.text for text in set_in_turn(kept)])
 
     every = [text for texts in sets for text in texts]
@@ -69,6 +71,17 @@ def paired_sequences(trace: AgreementTrace, hashes: Sequence[str], texts: Sequen
         if sha not in recorded:
             raise InputError(f"the design is paired, but the trace has no recording of the prompt {text.name}")
     return [recorded[sha] for sha in hashes]
+
+
+def check_alike(trace: AgreementTrace, chat: bool, path: Path) -> None:
+    """Raises InputError if the trace of that path says that its prompts were encoded in another way."""
+    recorded = trace.provenance.get("chat")
+    if isinstance(recorded, bool) and recorded is not chat:
+        how, fix = ("with", "give") if recorded else ("without", "leave out")
+        raise InputError(
+            f"--trace {path} was recorded {how} --chat: after a question in its chat template a model writes other "
+            f"text than after the same words alone; {fix} --chat, or record another trace"
+        )
 
 
 def check_apart(trace: AgreementTrace, hashes: Sequence[str], texts: Sequence[Text], path: Path) -> None:

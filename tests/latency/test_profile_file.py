@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from latency_fakes import ALL_SHIPPED, SHIPPED, SMALL, WHOLE_LAYER, make_profile, small_rows
@@ -23,6 +24,14 @@ def test_round_trip_gives_the_same_bytes(profile, tmp_path):
     assert again.read_bytes() == path.read_bytes()
     assert read_profile(path).provenance == profile.provenance
     assert read_profile(path).network == profile.network
+
+
+def test_the_error_of_decodes_comes_back_where_there_is_one(tmp_path):
+    checked = replace(SMALL, provenance=replace(SMALL.provenance, decode_error=0.0125))
+    assert "# decode_error: 0.0125\n" in profile_text(checked)
+    assert read_profile(write_profile(checked, tmp_path / "a.csv")).provenance == checked.provenance
+    with pytest.raises(InputError, match="decode_error: -1 must be a finite number of at least 0"):
+        replace(SMALL.provenance, decode_error=-1)
 
 
 @pytest.mark.parametrize("path", ALL_SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -107,6 +116,7 @@ BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
     "newer format": (swap("profile 1", "profile 2"), "version 2 is newer than version 1.*pip install -U"),
     "no device": (without("^# device"), "front matter: missing device"),
     "no checksum": (without("^# sha256"), "front matter: missing sha256"),
+    "decode error a word": (swap("# rows:", "# decode_error: small\n# rows:"), "decode_error: 'small' must be a float"),
     "rows not a number": (lambda text: re.sub(r"rows: \d+", "rows: many", text), "rows: 'many' must be a int"),
     "network not a mapping": (
         lambda text: re.sub(r"# network:\n(#   .*\n)+", "# network: tiny\n", text),

@@ -33,7 +33,7 @@ class Shared(FakeClock):
         self.spend(1000 * seconds)
 
     def moments(self) -> QuietMoments:
-        return QuietMoments(self, lambda: self.work(STEADY_MS), 1.15, pause=self.pause)
+        return QuietMoments(self, [lambda: self.work(STEADY_MS)], 1.15, pause=self.pause)
 
 
 def test_a_disturbed_piece_is_measured_again() -> None:
@@ -68,6 +68,24 @@ def test_work_waits_for_a_quiet_moment() -> None:
     assert [lost for _, lost in waits] == pytest.approx([waited for waited, _ in waits]), "which is lost at once"
 
 
+def test_each_kind_of_steady_work_is_a_judge() -> None:
+    """Others who read memory leave computing as it is, and the other way round."""
+    clock = Shared()
+    slower = {"computing": 1.0, "reading": 1.0}
+    steady = [lambda name=name: clock.spend(STEADY_MS * slower[name]) for name in slower]
+    moments = QuietMoments(clock, steady, 1.15, pause=clock.pause)
+    for name in slower:
+        waited: list[str] = []
+
+        def waiting(name: str = name, waited: list[str] = waited) -> None:
+            waited.append(name)
+            slower[name] = 1.0
+
+        slower[name] = 1.2
+        moments.measure(lambda: None, waiting)
+        assert waited == [name]
+
+
 def test_learning_while_others_work() -> None:
     """Quiet in a fifth of the time is enough to know what quiet is."""
     clock = Shared()
@@ -81,7 +99,7 @@ def test_the_best_is_not_beaten_by_much() -> None:
     """A bound that nothing can meet, or no number, is refused before anything is learnt."""
     for most in (1.0, 0.5, float("nan")):
         with pytest.raises(InputError, match=r"--quiet must be above 1, such as 1\.15, got "):
-            QuietMoments(Shared(), lambda: None, most)
+            QuietMoments(Shared(), [], most)
 
 
 def test_patience_ends() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 def profile(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "tiny.csv"
     with pytest.raises(SystemExit) as exit_:
-        main(["profile", "run", "--model", str(model), *OPTIONS, "--quiet", "1e9", "--out", str(out)])
+        main(["profile", "run", "--model", str(model), *OPTIONS, "--check", "--quiet", "1e9", "--out", str(out)])
     assert not exit_.value.code
     return out
 
@@ -84,12 +85,22 @@ def test_a_profile_of_a_real_network(profile):
     assert {"processor", "threads", "weights_sha256", "exit_heads_sha256", "commit", "noise", "linearity"} <= set(facts)
     assert "allowed" in facts["noise"]
     assert facts["moments"].startswith("quiet up to 1e+09; ")
-    assert " --quiet 1e+09 " in made.provenance.command
+    assert " --check --allow-noise --quiet 1e+09 " in made.provenance.command
     assert all(row.repeats is not None and row.repeats >= 3 for row in made.rows if row.origin == "measured")
     assert not latency.unfinished_path(profile).exists()
     cost = NetworkCost(made, tensor_parallel=1)
     ask = {"first_layer": 0, "batch": 2, "tokens": 4, "logits": 4, "context": [5, 30, 80]}
     assert (cost.forward_ms(last_layer=4, **ask) > cost.forward_ms(last_layer=2, **ask | {"logits": 0})).all()
+
+
+def test_a_checked_profile_keeps_what_its_decodes_were_off_by(profile):
+    provenance = read_profile(profile).provenance
+    assert re.fullmatch(r"24 forwards: median .*; 4 decodes: median .* off", provenance.machine["check"])
+    assert provenance.decode_error is not None
+    assert 0 < provenance.decode_error < 10
+    errors = [selfcheck.Check("decodes", "", ms, 10.0) for ms in (10.3, 9.6)]
+    forward = selfcheck.Check("forwards", "", 90.0, 10.0)
+    assert selfcheck.decode_error([*errors, forward]) == pytest.approx(math.hypot(0.03, 0.04) / math.sqrt(2))
 
 
 def test_a_check_compares_and_says_whether_goals_are_met(profile, model, capsys):

@@ -94,6 +94,12 @@ def test_repeated_runs_count_in_full() -> None:
     assert profile_error(spread(plain, 1.1)) == pytest.approx(expected, rel=1e-3)
 
 
+def test_what_a_self_check_was_off_by_counts_in_place_of_both() -> None:
+    profile = spread(read_profile(PROFILE), 1.1)
+    checked = replace(profile, provenance=replace(profile.provenance, decode_error=0.031))
+    assert profile_error(checked) == 0.031
+
+
 def test_sampling_error_by_hand() -> None:
     """Groups of 1, 2 and 3: a standard deviation of 1 over the root of 3, relative to 2."""
     assert sampling_error([[1.0], [2.5, 1.5], [3.0]]) == pytest.approx(1 / math.sqrt(3) / 2)

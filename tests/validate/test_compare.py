@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hispec_sim.study.fidelity import fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
+from hispec_sim.validate.budget import machine_error
 from hispec_sim.validate.compare import regret
 from hispec_sim.validate.forwards import Times, forwards_table
 from hispec_sim.validate.observation import Shape
@@ -90,3 +91,12 @@ def test_forwards_by_hand() -> None:
         "simulated_ms": 2.0, "error": 1.0, "time_share": 0.5, "error_share": 0.5,
     }  # fmt: skip
     assert (rows[1]["forwards"], rows[1]["real_ms"], rows[1]["error"], rows[1]["error_share"]) == (3, 10.0, 0.0, 0.0)
+
+
+def test_the_part_of_the_machine_by_hand() -> None:
+    """Ten drafts took 12 ms here and 10 elsewhere, a pass took 30 in all runs; what only this run had is left out."""
+    draft, target, alone = (Shape("target", 0, n, 1, 1, 1) for n in (4, 40, 8))
+    own = {draft: (10, 12.0), target: (1, 30.0), alone: (1, 99.0)}
+    all_runs = {draft: (20, 22.0), target: (3, 90.0), alone: (1, 99.0)}
+    assert machine_error(own, all_runs) == pytest.approx((12 + 30) / (10 + 30) - 1)
+    assert math.isnan(machine_error(own, own))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.prompts import Split, Text, sha256
 from hispec_sim.validate.design import Configuration
-from hispec_sim.validate.prompt_sets import check_apart, paired_sequences, prompt_sets, set_in_turn
+from hispec_sim.validate.prompt_sets import check_alike, check_apart, paired_sequences, prompt_sets, set_in_turn
 from hispec_sim.validate.strata import Stratum, drawn, strata_of
 
 PROMPTS = '{{"prompt": "{0} 1", "topic": "{0}"}}\n{{"prompt": "{0} 2", "topic": "{0}"}}\n'
@@ -82,3 +83,13 @@ def test_a_trace_that_has_seen_a_prompt_is_refused(text: str, group: str) -> Non
     with pytest.raises(InputError, match=r"--trace t.trace was recorded on the prompt N or its group"):
         check_apart(recorded, sha256([text]), [Text("N", group, text)], Path("t.trace"))
     check_apart(recorded, sha256(["other"]), [Text("N", "other", "other")], Path("t.trace"))
+
+
+def test_prompts_in_a_chat_template_are_other_prompts() -> None:
+    """A trace that says how its prompts were encoded predicts requests that are encoded alike."""
+    recorded = trace(("a", "x"))
+    for said, given, refused in ((True, False, "give --chat"), (False, True, "leave out --chat")):
+        with pytest.raises(InputError, match=refused):
+            check_alike(replace(recorded, provenance={"chat": said}), given, Path("t.trace"))
+        check_alike(replace(recorded, provenance={"chat": said}), said, Path("t.trace"))
+    check_alike(replace(recorded, provenance={}), True, Path("t.trace"))

@@ -239,3 +239,9 @@ def test_groups_are_gone_round() -> None:
     """First of each, then second of each; the order within groups and of groups stays."""
     texts = [Text(str(n), group, "") for n, group in enumerate("aabac")]
     assert [text.name for text in in_turn(texts)] == ["0", "2", "4", "1", "3"]
+
+
+def test_a_model_without_a_chat_template(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(folder, "apart.trace", tmp_path / "out", "--chat") == 2
+    assert "the model has no chat template" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

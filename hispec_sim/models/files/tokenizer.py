@@ -64,6 +64,11 @@ class Tokenizer:
         """A decoder that is fed token by token."""
         return TextStream(self)
 
+    def encode_prompt(self, text: str, *, chat: bool) -> list[int]:
+        """Token ids of what a user writes: a text to go on with, or, as `chat`, a question to answer. Raises InputError
+        for a chat if the model brings no template."""
+        return self.encode_chat([{"role": "user", "content": text}]) if chat else self.encode(text)
+
     def encode_chat(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
         """Token ids of a conversation in the form the network was trained on, up to where its answer begins.
 
