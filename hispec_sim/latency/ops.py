@@ -23,6 +23,9 @@ gap behind a forward, `choose` what reading out adds to it."""
 
 OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS, *STEP_OPS)
 
+LAYER_OPS: tuple[str, ...] = ("layer", "layer_linear", "attention")
+"""Those that most of a forward's time goes to."""
+
 _NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat|silent_repeat|host|choose)_([1-9][0-9]{0,8})")
 _GRID_WITH_LAYERS = ("exit_head", "repeat", "silent_repeat")
 _STEP_WITH_LAYERS = ("host", "choose")

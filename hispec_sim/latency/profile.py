@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hispec_sim.errors import InputError
-from hispec_sim.latency.ops import OPS, is_grid_op, is_step_op, is_token_op, layers_of, shortlist_of
+from hispec_sim.latency.ops import LAYER_OPS, OPS, is_grid_op, is_step_op, is_token_op, layers_of, shortlist_of
 from hispec_sim.networks import NetworkSpec
 
 Origin = Literal["measured", "derived"]
@@ -175,15 +175,17 @@ class LatencyProfile:
         return self._tables.get((op, tensor_parallel))
 
     def relative_quantiles(self) -> tuple[float, float] | None:
-        """(p10/median, p90/median), each the median over all measured rows that carry quantiles; else None."""
-        spread = [
-            (row.p10_ms / row.ms, row.p90_ms / row.ms)
+        """(p10/median, p90/median) of a forward: each the median over the measured rows of layers that carry quantiles,
+        for what takes little time varies more and matters less; over all other rows where those do not; else None."""
+        spread = {
+            row.point: (row.p10_ms / row.ms, row.p90_ms / row.ms)
             for row in self.rows
             if row.origin == "measured" and row.p10_ms is not None and row.p90_ms is not None
-        ]
+        }
+        of_layers = [ratios for (op, *_), ratios in spread.items() if op in LAYER_OPS]
         if not spread:
             return None
-        low, high = np.median(np.array(spread), axis=0)
+        low, high = np.median(np.array(of_layers or list(spread.values())), axis=0)
         return float(low), float(high)
 
 

@@ -18,7 +18,7 @@ from hispec_sim.models.cache import CachedNetwork
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
-from hispec_sim.profiler.forwards import DRAFT_ROWS, Bench
+from hispec_sim.profiler.forwards import DRAFT_ROWS, Bench, TokenPool
 from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
 
 CLOCKS = ("wall", "processor")
@@ -82,9 +82,8 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
     def draft(batch: int, exit_layer: int) -> Record:
         return draft_rows(network, exit_layer, batch, clock, seed)
 
-    rng = np.random.default_rng(seed)
-    vocab_size = network.config.shape.vocab_size
-    bench = Bench(networks, clock, n_layers, vocab_size, cuts, grid.contexts, short, decode, draft, rng)
+    ids = TokenPool(np.random.default_rng(seed), network.config.shape.vocab_size)
+    bench = Bench(networks, clock, n_layers, ids, cuts, grid.contexts, short, decode, draft)
     for batch in opened:
         bench.fill(batch, longest)
     return bench

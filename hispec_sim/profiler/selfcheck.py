@@ -20,6 +20,7 @@ from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
 from hispec_sim.profiler.decoded import decode_ms, first_checked
+from hispec_sim.profiler.forwards import TokenPool
 from hispec_sim.profiler.moments import AnyMoment, Moments
 from hispec_sim.profiler.prompts import Split, prompt_set
 from hispec_sim.simulate.jitter import mean_factor
@@ -158,6 +159,7 @@ class SelfCheck:
         runs counts; always, unless given."""
         network = self._network = model.network
         self._clock, self._rng = clock_for(network, clock), np.random.default_rng([seed, 1])
+        self._ids = TokenPool(self._rng, network.config.shape.vocab_size)
         self._ranges, n_layers = ranges, network.config.shape.n_layers
         self._moments = moments or AnyMoment()
         self._shapes = self._drawn(n_layers)
@@ -253,10 +255,7 @@ class SelfCheck:
         return found
 
     def _forward_ms(self, shape: _Shape) -> float:
-        vocab_size = self._network.config.shape.vocab_size
-        ids: list[Sequence[int]] = [()] * shape.batch
-        if shape.first == 0:
-            ids = self._rng.integers(0, vocab_size, (shape.batch, shape.tokens)).tolist()
+        ids = self._ids.take(shape.batch, shape.tokens) if shape.first == 0 else [()] * shape.batch
         rows = shape.tokens if shape.read else 0
         pieces = [Piece(i, shape.context - shape.tokens, shape.tokens, rows, ids[i]) for i in range(shape.batch)]
         return self._clock.timed(lambda: self._cached[shape.batch].forward(shape.first, shape.last, pieces))[0]

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.interpolation import leave_one_out
+from hispec_sim.latency.ops import LAYER_OPS
 from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.study.run import PolicyRuns
 
@@ -37,8 +38,7 @@ def profile_error(profile: LatencyProfile) -> float:
     """
     if profile.provenance.decode_error is not None:
         return profile.provenance.decode_error
-    main = {"layer", "layer_linear", "attention"}
-    left_out = [error.median for op, error in leave_one_out(profile).items() if op in main]
+    left_out = [error.median for op, error in leave_one_out(profile).items() if op in LAYER_OPS]
     interpolation = _MEDIAN_TO_SD * max(left_out, default=0.0) / _DOUBLE_SPACING
     quantiles = profile.relative_quantiles()
     spread = 0.0 if quantiles is None else (math.log(quantiles[1]) - math.log(quantiles[0])) / (2 * _Z90)

@@ -197,6 +197,15 @@ def test_missing_and_unreadable_files(tmp_path):
         read_profile(binary)
 
 
+def test_quantiles_are_those_of_layers_where_they_have_some():
+    """A head varies by a fifth and takes little; a layer by a tenth."""
+    rows = [
+        replace(row, p10_ms=0.95 * row.ms, p90_ms=1.1 * row.ms) if row.op == "layer" and row.context == 64 else row
+        for row in WHOLE_LAYER.rows
+    ]
+    assert make_profile(rows).relative_quantiles() == pytest.approx((0.95, 1.1))
+
+
 def test_quantiles_are_pooled_over_measured_rows():
     low, high = SMALL.relative_quantiles()
     assert (low, high) == pytest.approx((0.9, 1.2))

@@ -11,7 +11,7 @@ import torch
 
 from hispec_sim.execute.record import DeviceForward, Record
 from hispec_sim.models.cache import Piece
-from hispec_sim.profiler.forwards import Bench
+from hispec_sim.profiler.forwards import Bench, TokenPool
 from hispec_sim.profiler.plan import Grid, cuts_of, short_exits
 
 N_LAYERS, VOCABULARY = 12, 50
@@ -131,13 +131,12 @@ def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0) ->
         networks,
         clock,
         grid.n_layers,
-        VOCABULARY,
+        TokenPool(np.random.default_rng(0), VOCABULARY),
         cuts,
         grid.contexts,
         short_exits(grid.shortlists, cuts, grid.head_exits),
         fake_record,
         fake_drafts,
-        np.random.default_rng(0),
     )
     for batch in grid.batches:
         bench.fill(batch, grid.contexts[-1])
