@@ -170,7 +170,7 @@ def _checked(profile: LatencyProfile, checking: SelfCheck, times: Times) -> Late
     checks = checking.checks(profile, times)
     print_checks(Console(), checks)
     noted = with_notes(profile, {"check": summary_of(checks)})
-    return replace(noted, provenance=replace(noted.provenance, decode_error=decode_error(checks)))
+    return replace(noted, provenance=replace(noted.provenance, decode_error=round(decode_error(checks), 4)))
 
 
 def _opened(settings: dict[str, Any], path: Path, out: Path, *, resume: bool, force: bool) -> Any:

@@ -120,8 +120,8 @@ def moments_of(network: Llama, clock: str, quiet: float | None) -> Moments:
     `quiet` times their best, which is learnt for ten seconds. Raises InputError if that is not above 1."""
     if quiet is None:
         return AnyMoment()
-    steady = (steady_work(network.embedding.weight.device), steady_reading(network))
-    return QuietMoments(clock_for(network, clock), steady, quiet)
+    device = network.embedding.weight.device
+    return QuietMoments(clock_for(network, clock), (steady_work(device), steady_reading(device)), quiet)
 
 
 def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyProfile, Fit]:
