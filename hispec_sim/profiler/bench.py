@@ -48,8 +48,8 @@ def steady_work(device: torch.device) -> Callable[[], Any]:
 
 
 def steady_reading(device: torch.device) -> Callable[[], Any]:
-    """Always the same bytes, more than caches hold: others who use the memory make a forward slower, and not the product of
-    a small matrix. Fewer bytes would be read from a cache, or not, as the work before has left it."""
+    """Always the same bytes, more than caches hold: others who use the memory make a forward slower, and not a small
+    product of matrices. Fewer bytes would be read from a cache, or not, as the work before has left it."""
     matrix, vector = torch.rand(*READ, device=device), torch.rand(READ[1], device=device)
     return lambda: matrix @ vector
 
