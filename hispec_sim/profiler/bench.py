@@ -18,8 +18,9 @@ from hispec_sim.models.cache import CachedNetwork
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
-from hispec_sim.profiler.forwards import DRAFT_ROWS, Bench, TokenPool
+from hispec_sim.profiler.forwards import DRAFT_ROWS, Bench
 from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
+from hispec_sim.profiler.token_pool import TokenPool
 
 CLOCKS = ("wall", "processor")
 NETWORK = "network"

@@ -13,12 +13,11 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Protocol
 
-import numpy as np
-
 from hispec_sim.execute.choosing import Greedy, Token
 from hispec_sim.execute.record import DeviceForward, Record
 from hispec_sim.models.cache import Piece
 from hispec_sim.profiler.clock import Clock
+from hispec_sim.profiler.token_pool import TokenPool
 
 
 class What(StrEnum):
@@ -75,7 +74,6 @@ class Episode:
 
 
 Sample = tuple[Point, float]
-POOL = 65536
 DRAFT_ROWS = (1, 2, 3, 4, 8)
 """Drafts between verifications: what few layers take falls from one to the next, for eight or so."""
 
@@ -86,23 +84,6 @@ class Forwards(Protocol):
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Any:
         """Logits of all rows that are read out, or None."""
         ...
-
-
-class TokenPool:
-    """Random token ids, drawn before anything is timed: drawing between forwards displaces what a decode loop leaves in
-    the processor's caches, and a draft behind it takes some 5 % longer."""
-
-    def __init__(self, rng: np.random.Generator, vocab_size: int) -> None:
-        self._ids: list[int] = rng.integers(0, vocab_size, POOL).tolist()
-        self._at = 0
-
-    def take(self, sequences: int, tokens: int) -> list[Sequence[int]]:
-        """The next ids for each of so many sequences; from the start again where the pool ends."""
-        if self._at + sequences * tokens > POOL:
-            self._at = 0
-        first = self._at
-        self._at += sequences * tokens
-        return [self._ids[at : at + tokens] for at in range(first, self._at, tokens)]
 
 
 @dataclass(frozen=True, slots=True)

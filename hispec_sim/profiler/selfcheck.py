@@ -20,9 +20,9 @@ from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
 from hispec_sim.profiler.decoded import decode_ms, first_checked
-from hispec_sim.profiler.forwards import TokenPool
 from hispec_sim.profiler.moments import AnyMoment, Moments
 from hispec_sim.profiler.prompts import Split, prompt_set
+from hispec_sim.profiler.token_pool import TokenPool
 from hispec_sim.simulate.jitter import mean_factor
 
 GOAL_MEDIAN, GOAL_P95 = 0.03, 0.08

@@ -3,7 +3,7 @@ and both real."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
 from statistics import median
@@ -11,11 +11,8 @@ from statistics import median
 from hispec_sim.simulate.pricing import Asking, Pricer
 from hispec_sim.step_graph import Node
 from hispec_sim.validate.design import NETWORK, Configuration
-from hispec_sim.validate.observation import Observation, Shape
+from hispec_sim.validate.observation import Observation, Shape, ShapeTimes
 from hispec_sim.validate.prediction import Predictor
-
-Times = Mapping[Shape, tuple[int, float]]
-"""For each shape of forward how often it ran, and the milliseconds in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ class MeasuredPricer(Pricer):
         return known if known is not None else self._scale * self._fallback.price_ms(batch)
 
 
-def machine_error(own: Times, all_runs: Times) -> float:
+def machine_error(own: ShapeTimes, all_runs: ShapeTimes) -> float:
     """How far the rate of a run is off when its forwards take what their like took in the other runs; `all_runs` has
     this one too. Forwards that only this run had tell nothing and are left out; NaN if there are no others."""
     real_ms = elsewhere_ms = 0.0
@@ -88,7 +85,7 @@ def machine_error(own: Times, all_runs: Times) -> float:
 
 
 def budget(
-    predictor: Predictor, configuration: Configuration, observation: Observation, all_runs: Times, repetitions: int
+    predictor: Predictor, configuration: Configuration, observation: Observation, all_runs: ShapeTimes, repetitions: int
 ) -> Budget:
     """The substitutions for one real run; `all_runs` are the forwards of the runs of all configurations, simulated
     outcomes are drawn `repetitions` times."""

@@ -48,6 +48,10 @@ class Shape(NamedTuple):
     logits: int
 
 
+ShapeTimes = dict[Shape, tuple[int, float]]
+"""For each shape of forward how often it ran, and the milliseconds in all, with the gaps behind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One real run. `times` has, for each shape of forward, how often it ran and the milliseconds in all, with the gaps
@@ -61,7 +65,7 @@ class Observation:
     prefill_ms: float
     forward_ms: float
     figures: Figures
-    times: dict[Shape, tuple[int, float]]
+    times: ShapeTimes
     verified: list[list[tuple[int, int, int]]]
     text_sha256: str
 
@@ -81,9 +85,9 @@ class Observation:
         return cls(**(data | parts))
 
 
-def summed_times(runs: Iterable[Observation]) -> dict[Shape, tuple[int, float]]:
+def summed_times(runs: Iterable[Observation]) -> ShapeTimes:
     """The `times` of all of them together."""
-    summed: dict[Shape, tuple[int, float]] = {}
+    summed: ShapeTimes = {}
     for run in runs:
         for shape, (times, total_ms) in run.times.items():
             before = summed.get(shape, (0, 0.0))

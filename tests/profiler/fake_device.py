@@ -11,8 +11,9 @@ import torch
 
 from hispec_sim.execute.record import DeviceForward, Record
 from hispec_sim.models.cache import Piece
-from hispec_sim.profiler.forwards import Bench, TokenPool
+from hispec_sim.profiler.forwards import Bench
 from hispec_sim.profiler.plan import Grid, cuts_of, short_exits
+from hispec_sim.profiler.token_pool import TokenPool
 
 N_LAYERS, VOCABULARY = 12, 50
 HOST_MS, CHOOSE_MS, JUDGE_MS = 0.25, 0.5, 0.125
