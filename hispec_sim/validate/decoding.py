@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from hispec_sim.cascade import Bonus
 from hispec_sim.errors import InputError
@@ -99,10 +100,13 @@ def usable_prompts(
 
 
 def in_turn(texts: Sequence[Text]) -> list[Text]:
-    """The first of every group, then the second of every group, and so on."""
-    met: Counter[str] = Counter()
-    places = []
+    """One text of every group, then another of every group, and so on. The first group begins with its first text, the
+    second with its second, and round: where groups are topics with the same tasks, each begins with another task."""
+    groups: dict[str, list[Text]] = defaultdict(list)
     for text in texts:
-        places.append(met[text.group])
-        met[text.group] += 1
-    return [text for _, text in sorted(zip(places, texts, strict=True), key=lambda pair: pair[0])]
+        groups[text.group].append(text)
+    rows = []
+    for number, members in enumerate(groups.values()):
+        first = number % len(members)
+        rows.append(members[first:] + members[:first])
+    return [text for one_of_each in zip_longest(*rows) for text in one_of_each if text is not None]

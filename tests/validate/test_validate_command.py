@@ -236,9 +236,18 @@ def test_wrong_options(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_groups_are_gone_round() -> None:
-    """First of each, then second of each; the order within groups and of groups stays."""
+    """One of each group in turn, all of them once; groups keep their order."""
     texts = [Text(str(n), group, "") for n, group in enumerate("aabac")]
     assert [text.name for text in in_turn(texts)] == ["0", "2", "4", "1", "3"]
+
+
+def test_groups_of_the_same_tasks_begin_with_different_ones() -> None:
+    """Otherwise the first prompts of all topics are one task, easier or harder than what the trace was recorded on."""
+    texts = [Text(f"{topic}{task}", topic, "") for task in range(3) for topic in "abcd"]
+    names = [text.name for text in in_turn(texts)]
+    assert names == ["a0", "b1", "c2", "d0", "a1", "b2", "c0", "d1", "a2", "b0", "c1", "d2"]
+    first = in_turn(prompt_set("prose", Split.HELD_OUT))[:12]
+    assert len({text.name.split("/")[1] for text in first}) == len({text.group for text in first}) == 12
 
 
 def test_a_model_without_a_chat_template(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
