@@ -36,20 +36,31 @@ class Fit:
     residual_p95: float
 
 
-def fit(samples: Mapping[Point, Sequence[float]]) -> Fit:
-    """The rows that the samples make; times in milliseconds."""
-    spans = {point: np.asarray(ms) for point, ms in samples.items() if point.what is What.SPAN}
-    medians = {point: float(np.median(ms)) for point, ms in spans.items()}
-    parts, residuals = _solve(medians)
+@dataclass(frozen=True, slots=True)
+class Times:
+    """A point's times in milliseconds, as they were, and their median at the machine's usual pace."""
+
+    ms: NDArray[np.float64]
+    median: float
+
+
+def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequence[float]] | None = None) -> Fit:
+    """The rows that the samples make; times in milliseconds. `steady`: the same at the machine's usual pace
+    (`pace.steadied`), whose medians vary less; the spread in the rows remains that of the samples."""
+    times = {
+        point: Times(np.asarray(ms), float(np.median((steady or samples)[point]))) for point, ms in samples.items()
+    }
+    spans = {point: each for point, each in times.items() if point.what is What.SPAN}
+    parts, residuals = _solve({point: each.median for point, each in spans.items()})
     rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
     rows = [
         *_filled(_prompts_of_all_batches(rows)),
-        *_repeats(samples),
-        *_exit_heads(samples, parts),
-        *_shortlists(samples),
+        *_repeats(times),
+        *_exit_heads(times, parts),
+        *_shortlists(times),
     ]
-    loop = _loop(samples)
-    rows += [*loop, *_behind_drafts(samples, {row.batch: row.ms for row in loop if row.op == "host"})]
+    loop = _loop(times)
+    rows += [*loop, *_behind_drafts(times, {row.batch: row.ms for row in loop if row.op == "host"})]
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
 
 
@@ -110,7 +121,7 @@ def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[n
     return parts, np.abs(relative @ solution - 1)
 
 
-def _evidence(part: Part, spans: Mapping[Point, NDArray[np.float64]]) -> NDArray[np.float64]:
+def _evidence(part: Part, spans: Mapping[Point, Times]) -> Times:
     """The times whose spread stands for a part's: of the forward that tells most about it."""
     op, batch, tokens, context = part
     if op == "layer":
@@ -128,13 +139,15 @@ def _evidence(part: Part, spans: Mapping[Point, NDArray[np.float64]]) -> NDArray
     return next(ms for p, ms in spans.items() if p.batch * p.logits == tokens and p.first_layer > 0)
 
 
-def _row(part: Part, ms: float, evidence: NDArray[np.float64]) -> ProfileRow:
+def _row(part: Part, ms: float, evidence: Times) -> ProfileRow:
     """A measured row; its quantiles are as far from its median, relatively, as those of the evidence."""
     op, batch, tokens, context = part
-    middle = float(np.median(evidence))
-    low, high = (float(x) / middle if middle > 0 else 1.0 for x in np.quantile(evidence, (0.1, 0.9)))
+    middle = evidence.median
+    low, high = (float(x) / middle if middle > 0 else 1.0 for x in np.quantile(evidence.ms, (0.1, 0.9)))
     p10_ms = max(LEAST_MS / 10, ms * min(low, 1.0))
-    return ProfileRow(op, 1, batch, tokens, context or None, ms, "measured", p10_ms, ms * max(high, 1.0), len(evidence))
+    return ProfileRow(
+        op, 1, batch, tokens, context or None, ms, "measured", p10_ms, ms * max(high, 1.0), len(evidence.ms)
+    )
 
 
 def _derived(op: str, batch: int, tokens: int, context: int | None, ms: float) -> ProfileRow:
@@ -212,11 +225,11 @@ def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
     return kept
 
 
-def _repeats(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+def _repeats(times: Mapping[Point, Times]) -> list[ProfileRow]:
     """Whole forwards of one token in rows."""
     rows = [
-        _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), float(np.median(ms)), ms)
-        for p, ms in ((point, np.asarray(times)) for point, times in samples.items())
+        _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), each.median, each)
+        for p, each in times.items()
         if p.what is What.REPEAT
     ]
     for of in sorted({row.point[:4] for row in rows}):
@@ -224,22 +237,20 @@ def _repeats(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
     return rows
 
 
-def _exit_head_ms(
-    samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]
-) -> dict[tuple[int, int, int, int], float]:
+def _exit_head_ms(times: Mapping[Point, Times], parts: Mapping[Part, float]) -> dict[tuple[int, int, int, int], float]:
     """Milliseconds of exit heads by exit layer, batch, query tokens and context."""
     return {
         (p.last_layer, p.batch, p.query_tokens, p.context): max(
-            LEAST_MS, float(np.median(ms)) - parts["lm_head", 1, p.batch * p.logits, 0]
+            LEAST_MS, each.median - parts["lm_head", 1, p.batch * p.logits, 0]
         )
-        for p, ms in samples.items()
+        for p, each in times.items()
         if p.what is What.EXIT_HEAD
     }
 
 
-def _exit_heads(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, float]) -> list[ProfileRow]:
+def _exit_heads(times: Mapping[Point, Times], parts: Mapping[Part, float]) -> list[ProfileRow]:
     rows: list[ProfileRow] = []
-    found = _exit_head_ms(samples, parts)
+    found = _exit_head_ms(times, parts)
     contexts = sorted({context for *_, context in found})
     for exit_layer, batch, tokens in sorted({key[:3] for key in found}):
         op = exit_head_op(exit_layer)
@@ -247,36 +258,36 @@ def _exit_heads(samples: Mapping[Point, Sequence[float]], parts: Mapping[Part, f
         for context in contexts:
             if (exit_layer, batch, tokens, context) not in found:
                 continue
-            evidence = samples[Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)]
+            evidence = times[Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)]
             part = (op, batch, tokens, context)
-            mine.append(_row(part, found[exit_layer, batch, tokens, context], np.asarray(evidence)))
+            mine.append(_row(part, found[exit_layer, batch, tokens, context], evidence))
         rows += [*mine, *_shorter(mine, [c for c in contexts if (exit_layer, batch, tokens, c) not in found])]
     return rows
 
 
-def _shortlists(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+def _shortlists(times: Mapping[Point, Times]) -> list[ProfileRow]:
     """LM heads of shortlists are small against noise: a straight line over rows, which never falls."""
     rows = []
-    points = sorted(point for point in samples if point.what is What.SHORTLIST)
+    points = sorted(point for point in times if point.what is What.SHORTLIST)
     for size in sorted({point.size for point in points}):
         mine = [point for point in points if point.size == size]
         counts = np.array([point.batch * point.logits for point in mine], dtype=np.float64)
-        ms = np.array([np.median(samples[point]) for point in mine])
+        ms = np.array([times[point].median for point in mine])
         slope = max(0.0, float(np.polyfit(counts, ms, 1)[0])) if len(mine) > 1 else 0.0
         start = float(np.mean(ms - slope * counts))
         for point, count in zip(mine, counts, strict=True):
             fitted_ms = max(LEAST_MS, start + slope * float(count))
-            rows.append(_row((shortlist_op(size), 1, int(count), 0), fitted_ms, np.asarray(samples[point])))
+            rows.append(_row((shortlist_op(size), 1, int(count), 0), fitted_ms, times[point]))
     return rows
 
 
-def _loop(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
+def _loop(times: Mapping[Point, Times]) -> list[ProfileRow]:
     """`host` and `choose`: the gap behind a forward that is not read out, and what reading out adds to it. Batches that
     the decodes did not meet share the gap per sequence of those that they did."""
-    median = {point: float(np.median(ms)) for point, ms in samples.items()}
-    judged = {point.batch: point for point in samples if point.what is What.JUDGE and point.query_tokens == 1}
-    read = {p.batch: p for p in samples if p.what is What.READ and p.query_tokens == 1}
-    passed = {p.batch: p for p in samples if p.what is What.PASS}
+    median = {point: each.median for point, each in times.items()}
+    judged = {point.batch: point for point in times if point.what is What.JUDGE and point.query_tokens == 1}
+    read = {p.batch: p for p in times if p.what is What.READ and p.query_tokens == 1}
+    passed = {p.batch: p for p in times if p.what is What.PASS}
     if not judged or not read:
         return []
     share = np.median([median[passed[b]] / median[read[b]] for b in passed if b in read] or [0.25])
@@ -286,23 +297,23 @@ def _loop(samples: Mapping[Point, Sequence[float]]) -> list[ProfileRow]:
         gap_ms = median[read[near]] * batch / near
         host_ms = median[passed[batch]] if batch in passed else float(share) * gap_ms
         host_ms = max(LEAST_MS, min(host_ms, gap_ms - LEAST_MS))
-        evidence = np.asarray(samples[read[near]])
+        evidence = times[read[near]]
         rows.append(_row(("host", batch, 1, 0), host_ms, evidence))
-        for point in samples:
+        for point in times:
             if point.what is What.JUDGE and point.batch == batch:
                 more_ms = median[point] - median[judged[batch]]
                 part = ("choose", batch, point.query_tokens, 0)
-                rows.append(_row(part, max(LEAST_MS, gap_ms - host_ms + more_ms), np.asarray(samples[point])))
+                rows.append(_row(part, max(LEAST_MS, gap_ms - host_ms + more_ms), times[point]))
     return rows
 
 
-def _behind_drafts(samples: Mapping[Point, Sequence[float]], host_ms: Mapping[int, float]) -> list[ProfileRow]:
+def _behind_drafts(times: Mapping[Point, Times], host_ms: Mapping[int, float]) -> list[ProfileRow]:
     """`host` and `choose` behind forwards of few layers; `host_ms` by batch."""
     rows = []
-    for point, ms in samples.items():
+    for point, each in times.items():
         if point.what in (What.DRAFTED, What.CAUGHT_UP) and point.batch in host_ms:
             read = point.what is What.DRAFTED
-            gap_ms = float(np.median(ms)) - host_ms[point.batch] * read
+            gap_ms = each.median - host_ms[point.batch] * read
             part = (gap_op(point.last_layer, read=read), point.batch, point.query_tokens, 0)
-            rows.append(_row(part, max(LEAST_MS, gap_ms), np.asarray(ms)))
+            rows.append(_row(part, max(LEAST_MS, gap_ms), each))
     return rows

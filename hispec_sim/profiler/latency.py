@@ -20,19 +20,20 @@ from hispec_sim.profiler.fit import Fit, fit
 from hispec_sim.profiler.machine import device_slug, dtype_name, machine_of, software
 from hispec_sim.profiler.measure import Measurement, Stand, measure
 from hispec_sim.profiler.moments import AnyMoment, Moments, QuietMoments
+from hispec_sim.profiler.pace import paces, steadied
 from hispec_sim.profiler.plan import COARSE_QUERY_TOKENS, CONTEXTS, Grid
 from hispec_sim.profiler.quiet import Probe
 from hispec_sim.profiler.selfcheck import Ranges, SelfCheck
 
 METHOD = (
-    "Real forwards in scenes of the decode loop (passes span by span, drafts in rows, decodes), interleaved "
-    "at random; medians. layer, forward, embedding and lm_head are the least-squares parts of all spans of a "
-    "shape; exit heads and shortlists are differences of forwards with and without reading out, an exit head run "
-    "over the forward's own tokens; host and choose are the gaps between forwards of real decodes, those of few layers "
-    "behind real rows of drafts. p10 and p90 "
-    "are those of the forwards that tell most about a part. Derived: contexts shorter than any measured with as "
-    "many query tokens (on a line), long prompts of batches, and prefill pieces behind a prompt's first. Rolling "
-    "caches back costs nothing: they are never cut."
+    "Real forwards in scenes of the decode loop (passes span by span, drafts in rows, decodes), interleaved at "
+    "random; medians, of times divided by the machine's pace as the scenes around tell it. layer, forward, "
+    "embedding and lm_head are the least-squares parts of all spans of a shape; exit heads and shortlists are "
+    "differences of forwards with and without reading out, an exit head run over the forward's own tokens; host and "
+    "choose are the gaps between forwards of real decodes, those of few layers behind real rows of drafts. p10 and "
+    "p90 are those of the forwards that tell most about a part, with the pace. Derived: contexts shorter than any "
+    "measured with as many query tokens (on a line), long prompts of batches, and prefill pieces behind a prompt's "
+    "first. Rolling caches back costs nothing: they are never cut."
 )
 
 
@@ -126,9 +127,9 @@ def moments_of(network: Llama, clock: str, quiet: float | None) -> Moments:
 
 def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyProfile, Fit]:
     """The profile that the samples make. Raises InputError if there are too few."""
-    if not measurement.samples or min(len(ms) for ms in measurement.samples.values()) < 1:
+    if not measurement.scenes:
         raise InputError("nothing has been measured yet; go on with --resume")
-    fitted = fit(measurement.samples)
+    fitted = fit(measurement.samples, steadied(measurement.scenes))
     network, settings = model.network, measurement.settings
     provenance = Provenance(
         dtype=dtype_name(network),
@@ -146,12 +147,14 @@ def _quality(measurement: Measurement, fitted: Fit) -> dict[str, str]:
     probe = measurement.probe_ms
     spread = statistics.quantiles(probe, n=10)[-1] / statistics.median(probe) if len(probe) > 1 else float("nan")
     repeats = [len(ms) for ms in measurement.samples.values()]
+    low, high = np.exp(np.quantile(paces(measurement.scenes), (0.1, 0.9)))
     noise = "allowed" if measurement.settings["allow_noise"] else "not allowed"
     return {
         "clock": measurement.settings["clock"],
         "measured_s": f"{measurement.spent_s:.0f}",
         "repeats": f"{min(repeats)} to {max(repeats)}, median {statistics.median(repeats):.0f}",
         "noise": f"{noise}; steady work: p90 {spread:.3f} of its median",
+        "pace": f"from {low:.3f} (p10) to {high:.3f} (p90) of the median scene's, divided out",
         "linearity": f"median {fitted.residual_median:.2%}, p95 {fitted.residual_p95:.2%} off the fitted parts",
     }
 

@@ -17,6 +17,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.profiler.clock import Clock
 from hispec_sim.profiler.forwards import Episode, Kind, Point, Sample, What
 from hispec_sim.profiler.moments import AnyMoment, Moments
+from hispec_sim.profiler.pace import Scene, steadied
 from hispec_sim.profiler.plan import Grid, chosen_grid, long_from_s
 from hispec_sim.profiler.quiet import Probe
 
@@ -30,6 +31,7 @@ WIDE = 0.01
 COMPLETE_SHARE = 0.85
 """Of the budget, for `ROUNDS` rounds of the chosen grid."""
 SAVE_EVERY_S = 10.0
+AGES_S = 3600.0
 CHECK_SHARE = 0.2
 """Of the time that a round takes, for what the profile is to predict, where that is asked for."""
 
@@ -44,23 +46,34 @@ class Player(Protocol):
 
 @dataclass(slots=True)
 class Measurement:
-    """What has been measured so far: which grid, the samples (ms) by point, the seconds spent; and, of what the profile
+    """What has been measured so far: which grid, the scenes in order, the seconds spent; and, of what the profile
     is to predict, the milliseconds by name."""
 
     settings: dict[str, Any]
     grid: Grid | None = None
-    samples: dict[Point, list[float]] = field(default_factory=dict)
+    scenes: list[Scene] = field(default_factory=list)
     played: dict[Episode, int] = field(default_factory=dict)
     spent_s: float = 0.0
     probe_ms: list[float] = field(default_factory=list)
     checked: dict[str, list[float]] = field(default_factory=dict)
 
+    @property
+    def samples(self) -> dict[Point, list[float]]:
+        """All times (ms) by point, in order."""
+        found: dict[Point, list[float]] = {}
+        for scene in self.scenes:
+            for point, ms in scene.samples:
+                found.setdefault(point, []).append(ms)
+        return found
+
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
+        numbers = {point: number for number, point in enumerate(self.samples)}
         content = {
             "settings": self.settings,
             "grid": asdict(self.grid) if self.grid else None,
-            "samples": [[astuple(point), ms] for point, ms in self.samples.items()],
+            "points": [astuple(point) for point in numbers],
+            "scenes": [[scene.at_s, [[numbers[point], ms] for point, ms in scene.samples]] for scene in self.scenes],
             "played": [[astuple(episode), times] for episode, times in self.played.items()],
             "spent_s": self.spent_s,
             "probe_ms": self.probe_ms,
@@ -79,10 +92,14 @@ class Measurement:
             lists: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in grid.items()
             }
+            points = [Point(What(point[0]), *point[1:]) for point in content["points"]]
             return Measurement(
                 dict(content["settings"]),
                 Grid(**lists) if lists else None,
-                {Point(What(point[0]), *point[1:]): [float(x) for x in ms] for point, ms in content["samples"]},
+                [
+                    Scene(float(at_s), tuple((points[number], float(ms)) for number, ms in samples))
+                    for at_s, samples in content["scenes"]
+                ],
                 {Episode(Kind(episode[0]), *episode[1:]): int(times) for episode, times in content["played"]},
                 float(content["spent_s"]),
                 [float(x) for x in content["probe_ms"]],
@@ -144,6 +161,8 @@ def measure(
     began_s, saved_s, before_s, others_s = clock.now_s(), clock.now_s(), measurement.spent_s, 0.0
     moments = moments or AnyMoment()
     lost_before_s = moments.lost_s
+    # What was measured before was measured long ago, whatever the clock of that process said.
+    apart_s = measurement.scenes[-1].at_s + AGES_S - began_s if measurement.scenes else 0.0
 
     def spent_s() -> float:
         return before_s + clock.now_s() - began_s - others_s - (moments.lost_s - lost_before_s)
@@ -171,11 +190,10 @@ def measure(
             others_s += rest()
             episode, at_s = episodes[index], spent_s()
             found = moments.measure(partial(player.play, episode), lambda: tell("waiting for a quiet moment"))
-            cost_s[episode] = spent_s() - at_s
+            cost_s[episode], ended_s = spent_s() - at_s, clock.now_s()
             probe.run()
             if keep:
-                for point, ms in found:
-                    measurement.samples.setdefault(point, []).append(ms)
+                measurement.scenes.append(Scene(ended_s + apart_s, tuple(found)))
                 measurement.played[episode] = measurement.played.get(episode, 0) + 1
             if clock.now_s() - saved_s > SAVE_EVERY_S:
                 saved_s, measurement.spent_s = clock.now_s(), spent_s()
@@ -211,7 +229,7 @@ def measure(
             ]
             play_round(due, f"round {number}", must_end=number <= FEWEST_ROUNDS)
             judge()
-        while left_s() > 0 and (wide := wide_episodes(episodes, measurement.samples, measurement.played)):
+        while left_s() > 0 and (wide := wide_episodes(episodes, steadied(measurement.scenes), measurement.played)):
             play_round(wide, f"{len(wide)} wide", must_end=False)
             judge()
     finally:
