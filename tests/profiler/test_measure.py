@@ -12,7 +12,7 @@ from fake_device import GRID, FakeClock, fake_bench
 
 from hispec_sim.errors import InputError
 from hispec_sim.profiler.forwards import Episode, Kind, Point, What
-from hispec_sim.profiler.measure import CHECK_SHARE, MOST_REPEATS, ROUNDS, Measurement, is_wide, measure
+from hispec_sim.profiler.measure import AGES_S, CHECK_SHARE, MOST_REPEATS, ROUNDS, Measurement, is_wide, measure
 from hispec_sim.profiler.plan import Grid, chosen_grid
 from hispec_sim.profiler.quiet import Probe
 
@@ -242,7 +242,11 @@ def test_ctrl_c_keeps_what_is_measured_and_a_later_run_goes_on(tmp_path):
     kept = Measurement.load(path)
     assert kept == measurement
     assert sum(kept.played.values()) == len(GRID.episodes()) + 5
+    before = len(kept.scenes)
     go(bench, clock, kept, GRID, budget_s=1e4, save=lambda: kept.save(path))
+    times = [scene.at_s for scene in kept.scenes]
+    assert times == sorted(times)
+    assert times[before] - times[before - 1] > AGES_S  # what another process saw is no neighbour
     assert set(kept.played.values()) == {ROUNDS, ROUNDS // 2 + 1}  # every round, or every other one for long ones
     assert Measurement.load(path) == kept
 
@@ -255,6 +259,7 @@ def test_ctrl_c_keeps_what_is_measured_and_a_later_run_goes_on(tmp_path):
         lambda text: text.replace('"span"', '"spin"'),
         lambda text: json.dumps({**json.loads(text), "spent_s": None}),
         lambda text: text.replace('"n_layers"', '"layers"'),
+        lambda text: json.dumps({**json.loads(text), "points": []}),
     ],
 )
 def test_a_damaged_state_is_refused_in_a_sentence(tmp_path, damage):
