@@ -8,21 +8,27 @@ and the embedding are small against noise, so they are held to straight lines ov
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from math import isfinite
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hispec_sim.latency.ops import exit_head_op, gap_op, repeat_op, shortlist_op
 from hispec_sim.latency.profile import ProfileRow
+from hispec_sim.profiler.context_lines import Curve, drawn
 from hispec_sim.profiler.forwards import Point, What
+from hispec_sim.profiler.measure import relative_error
 
 SHORT_CONTEXTS = (1, 8)
 LEAST_MS = 1e-5
 """Parts too small to measure get this: a profile's times are above 0."""
 
+K = TypeVar("K")
 Part = tuple[str, int, int, int]
 """op, batch, query tokens, context; 0 where the op does not depend on it."""
 
@@ -42,16 +48,17 @@ class Times:
 
     ms: NDArray[np.float64]
     median: float
+    error: float
+    """Relative standard error of the median; 0 where it is not known, for what nobody knows to scatter stands."""
 
 
 def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequence[float]] | None = None) -> Fit:
     """The rows that the samples make; times in milliseconds. `steady`: the same at the machine's usual pace
     (`pace.steadied`), whose medians vary less; the spread in the rows remains that of the samples."""
-    times = {
-        point: Times(np.asarray(ms), float(np.median((steady or samples)[point]))) for point, ms in samples.items()
-    }
+    times = {point: _times(ms, (steady or samples)[point]) for point, ms in samples.items()}
     spans = {point: each for point, each in times.items() if point.what is What.SPAN}
     parts, residuals = _solve({point: each.median for point, each in spans.items()})
+    parts |= _on_lines(parts, spans)
     rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
     rows = [
         *_filled(_prompts_of_all_batches(rows)),
@@ -62,6 +69,11 @@ def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequenc
     loop = _loop(times)
     rows += [*loop, *_behind_drafts(times, {row.batch: row.ms for row in loop if row.op == "host"})]
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
+
+
+def _times(ms: Sequence[float], steady: Sequence[float]) -> Times:
+    error = relative_error(steady)
+    return Times(np.asarray(ms), float(np.median(steady)), error if isfinite(error) else 0.0)
 
 
 def _unknowns_of(point: Point) -> dict[Part, float]:
@@ -137,6 +149,34 @@ def _evidence(part: Part, spans: Mapping[Point, Times]) -> Times:
     if op == "embedding":
         return next(ms for p, ms in spans.items() if p.batch * p.query_tokens == tokens and p.first_layer == 0)
     return next(ms for p, ms in spans.items() if p.batch * p.logits == tokens and p.first_layer > 0)
+
+
+def _on_lines(parts: Mapping[Part, float], spans: Mapping[Point, Times]) -> dict[Part, float]:
+    """The layers of verifications, drawn to straight lines along the context; those of prompts end where they begin."""
+    found = {
+        part: (ms, _evidence(part, spans).error)
+        for part, ms in parts.items()
+        if part[0] == "layer" and part[2] != part[3]
+    }
+    return _drawn(found, lambda part: part[:3], lambda part: part[3])
+
+
+def _drawn(
+    found: Mapping[K, tuple[float, float]], shape_of: Callable[[K], object], context_of: Callable[[K], int]
+) -> dict[K, float]:
+    """Milliseconds with their relative errors, drawn to a straight line along the context for each shape."""
+    shapes: dict[object, list[K]] = defaultdict(list)
+    for key in sorted(found, key=context_of):
+        shapes[shape_of(key)].append(key)
+    curves = [
+        Curve(tuple(map(context_of, keys)), tuple(found[key][0] for key in keys), tuple(found[key][1] for key in keys))
+        for keys in shapes.values()
+    ]
+    return {
+        key: ms
+        for keys, curve in zip(shapes.values(), drawn(curves), strict=True)
+        for key, ms in zip(keys, curve, strict=True)
+    }
 
 
 def _row(part: Part, ms: float, evidence: Times) -> ProfileRow:
@@ -226,11 +266,11 @@ def _filled(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
 
 
 def _repeats(times: Mapping[Point, Times]) -> list[ProfileRow]:
-    """Whole forwards of one token in rows."""
+    """Whole forwards of one token in rows, drawn to straight lines along the context."""
+    found = {p: (each.median, each.error) for p, each in times.items() if p.what is What.REPEAT}
     rows = [
-        _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), each.median, each)
-        for p, each in times.items()
-        if p.what is What.REPEAT
+        _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), ms, times[p])
+        for p, ms in _drawn(found, lambda p: replace(p, context=0), lambda p: p.context).items()
     ]
     for of in sorted({row.point[:4] for row in rows}):
         rows += _shorter([row for row in rows if row.point[:4] == of], ())

@@ -28,7 +28,8 @@ from hispec_sim.profiler.selfcheck import Ranges, SelfCheck
 METHOD = (
     "Real forwards in scenes of the decode loop (passes span by span, drafts in rows, decodes), interleaved at "
     "random; medians, of times divided by the machine's pace as the scenes around tell it. layer, forward, "
-    "embedding and lm_head are the least-squares parts of all spans of a shape; exit heads and shortlists are "
+    "embedding and lm_head are the least-squares parts of all spans of a shape, layers and rows of drafts drawn "
+    "towards lines along the context as far as scatter explains; exit heads and shortlists are "
     "differences of forwards with and without reading out, an exit head run over the forward's own tokens; host and "
     "choose are the gaps between forwards of real decodes, those of few layers behind real rows of drafts. p10 and "
     "p90 are those of the forwards that tell most about a part, with the pace. Derived: contexts shorter than any "
