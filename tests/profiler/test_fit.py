@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from fake_device import (
     CHOOSE_MS,
@@ -63,6 +66,23 @@ def test_every_part_is_found_again():
     assert rows["lm_head_10", 1, 1, 4, 0].ms == pytest.approx(head_ms(4, 10))
     prompt = rows["layer_prefill", 1, 4, 128, 128]
     assert (prompt.ms, prompt.origin) == (pytest.approx(layer_ms(4, 128, 128)), "measured")
+
+
+def test_layers_that_scatter_are_drawn_to_lines_along_the_context(monkeypatch):
+    rng, grid = np.random.default_rng(0), replace(GRID, contexts=(8, 32, 64, 96, 128))
+    bench, samples = fake_bench(FakeClock(), grid), {}
+    for episode in 7 * grid.episodes():
+        noise = np.exp(0.1 * rng.standard_normal())  # of a scene, and so of all its spans
+        for point, ms in bench.play(episode):
+            samples.setdefault(point, []).append(ms * noise)
+
+    def scatter() -> float:
+        rows = [row for row in fit(samples).rows if row.op == "layer" and row.origin == "measured"]
+        return float(np.std([row.ms / layer_ms(row.batch, row.query_tokens, row.context) for row in rows]))
+
+    drawn = scatter()
+    monkeypatch.setattr("hispec_sim.profiler.fit.drawn", lambda curves: [curve.ms for curve in curves])
+    assert drawn < 0.85 * scatter()
 
 
 @pytest.mark.parametrize(("first", "last", "read"), [(0, 12, True), (0, 3, True), (3, 12, True), (0, 3, False)])
