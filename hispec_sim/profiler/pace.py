@@ -112,7 +112,7 @@ class _Timed:
         return np.divide(total, weight, out=np.zeros(len(deviation)), where=weight > 0)
 
     def _per_scene(self, values: Floats) -> Floats:
-        return np.bincount(self._scene, values, len(self._at_s))
+        return np.bincount(self._scene, values, len(self._at_s)).astype(np.float64)
 
 
 def _medians(group: NDArray[np.intp], values: Floats) -> Floats:
