@@ -32,6 +32,7 @@ COMPLETE_SHARE = 0.85
 """Of the budget, for `ROUNDS` rounds of the chosen grid."""
 SAVE_EVERY_S = 10.0
 AGES_S = 3600.0
+"""Scenes of an earlier process are taken to lie so far back: none of them tells the pace of one of this."""
 CHECK_SHARE = 0.2
 """Of the time that a round takes, for what the profile is to predict, where that is asked for."""
 

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one episode timed (ms), and when it was in the middle, in seconds."""
+    """What one episode timed (ms), and when it ended, in seconds."""
 
     at_s: float
     samples: tuple[Sample, ...]
