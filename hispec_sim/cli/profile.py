@@ -82,9 +82,11 @@ def _print_provenance(console: Console, profile: LatencyProfile) -> None:
         "made by": provenance.command,
     }
     facts |= provenance.machine
-    quantiles = profile.relative_quantiles()
-    if quantiles is not None:
-        facts["spread"] = f"p10 {quantiles[0]:.3f}, p90 {quantiles[1]:.3f} of the median"
+    spread = profile.spread()
+    if spread is not None:
+        facts["spread"] = f"p10 {spread.p10:.3f}, p90 {spread.p90:.3f} of the median"
+    if spread is not None and spread.mean is not None:
+        facts["spread"] += f", mean {spread.mean:.3f}"
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         grid.add_row(name, value)

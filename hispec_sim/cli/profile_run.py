@@ -153,7 +153,7 @@ def run_command(
         if quiet is not None:
             profile = with_notes(profile, {"moments": f"quiet up to {quiet:g}; {moments.lost_s:.0f} s lost"})
         if checking is not None:
-            profile = _checked(profile, checking, measurement.checked)
+            profile = _checked(profile, checking, measurement.checked_ms())
     write_profile(profile, out, overwrite=force)
     unfinished_path(out).unlink(missing_ok=True)
     typer.echo(

@@ -59,37 +59,27 @@ class Decoder:
     def __init__(
         self,
         cascade: Cascade,
-        networks: Mapping[str, Llama],
+        networks: Mapping[str, Llama | CachedNetwork],
         *,
         slots: int,
         max_tokens: int,
         grouping: Grouping = Grouping.WAIT_TO_GROUP,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included; `clock_s` tells the seconds
-        that the record is made of. Raises InputError."""
+        """Allocates caches for `slots` sequences of `max_tokens` tokens, prompt included, but for networks that bring
+        theirs; `clock_s` tells the seconds that the record is made of. Raises InputError."""
         self.cascade = cascade
         self._clock_s = clock_s
         self._began_s = clock_s()
         self._grouping = grouping
         self._slots = slots
         self._max_tokens = max_tokens
-        self.device = _known(networks, cascade.levels[-1].network).embedding.weight.device
         self._graph = StepGraph(cascade)
         self._networks = {
-            name: CachedNetwork(
-                _known(networks, name),
-                slots=slots,
-                max_tokens=max_tokens,
-                exits=[level.exit_layer for level in cascade.levels if level.network == name],
-                shortlists={
-                    level.exit_layer: level.shortlist
-                    for level in cascade.levels
-                    if level.network == name and level.shortlist is not None
-                },
-            )
+            name: _with_caches(_known(networks, name), name, cascade, slots, max_tokens)
             for name in {level.network for level in cascade.levels}
         }
+        self.device = self._networks[cascade.levels[-1].network].network.embedding.weight.device
 
     def decode(
         self,
@@ -100,14 +90,16 @@ class Decoder:
         stop_ids: Collection[int] = (),
         on_commit: Committed = lambda index, tokens: None,
         prefill_first: bool = False,
+        prefilled: bool = False,
     ) -> tuple[list[list[int]], Record]:
         """New token ids of every prompt, and what was done.
 
         Sequences end with a stop token or after `max_new_tokens`; as one ends, the next prompt takes its slot.
         `new_chooser` is called once per prompt. With `prefill_first` a prompt but for its last token goes through all
         networks before its decoding starts, as it stands where a simulation begins, and the record keeps that time
-        apart; without, levels take the prompt in when it is their turn. Raises InputError when a prompt is empty or
-        does not fit.
+        apart; without, levels take the prompt in when it is their turn. `prefilled` says that the caches that the
+        networks brought hold all prompts so already, there being a slot for each. Raises InputError when a prompt is
+        empty or does not fit.
         """
         for index, prompt in enumerate(prompts):
             if not prompt:
@@ -129,7 +121,7 @@ class Decoder:
                     record.prefill_ms += prefill_ms
                     if record.device:
                         record.device[-1].prefill_ms += prefill_ms
-                node = self._graph.start(max_new_tokens, None if prefill_first else len(prompt))
+                node = self._graph.start(max_new_tokens, None if prefill_first or prefilled else len(prompt))
                 sequence = Decoding(
                     index, slot, list(prompt), new_chooser(index), node, max_new_tokens, record=record.sequences[index]
                 )
@@ -238,7 +230,22 @@ def _by_slot(pieces: Sequence[Piece], logits: Tensor | None) -> dict[int, Tensor
     return dict(zip((piece.slot for piece in read), logits.split([piece.logits for piece in read]), strict=True))
 
 
-def _known(networks: Mapping[str, Llama], name: str) -> Llama:
+def _with_caches(
+    network: Llama | CachedNetwork, name: str, cascade: Cascade, slots: int, max_tokens: int
+) -> CachedNetwork:
+    if isinstance(network, CachedNetwork):
+        return network
+    levels = [level for level in cascade.levels if level.network == name]
+    return CachedNetwork(
+        network,
+        slots=slots,
+        max_tokens=max_tokens,
+        exits=[level.exit_layer for level in levels],
+        shortlists={level.exit_layer: level.shortlist for level in levels if level.shortlist is not None},
+    )
+
+
+def _known(networks: Mapping[str, Llama | CachedNetwork], name: str) -> Llama | CachedNetwork:
     if name not in networks:
         raise InputError(f"the cascade names the network {name!r}, but only {', '.join(networks)} are loaded")
     return networks[name]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hispec_sim.errors import InputError
 from hispec_sim.latency.ops import LAYER_OPS, OPS, is_grid_op, is_step_op, is_token_op, layers_of, shortlist_of
 from hispec_sim.networks import NetworkSpec
+from hispec_sim.spread import Spread
 
 Origin = Literal["measured", "derived"]
 ORIGINS: tuple[str, ...] = ("measured", "derived")
@@ -84,8 +85,9 @@ class ProfileRow:
 class Provenance:
     """How the numbers of a profile came about. `command`, run as written, makes the file again, or measures it again.
     `machine` is what was measured on and with, and how well it went; empty for numbers from elsewhere. `decode_error`
-    is the root mean square of the relative errors of whole decodes in a self-check, where there was one. Raises
-    InputError if it is not a finite number of at least 0."""
+    is the root mean square of the relative errors of whole decodes in a self-check, where there was one;
+    `mean_over_median` the mean of many forwards' times, each over the time that the profile has for it, where it was
+    measured. Raises InputError if one is not finite, the first below 0, or the second not above."""
 
     dtype: str
     software: Mapping[str, str]
@@ -94,8 +96,12 @@ class Provenance:
     method: str
     machine: Mapping[str, str] = field(default_factory=dict)
     decode_error: float | None = None
+    mean_over_median: float | None = None
 
     def __post_init__(self) -> None:
+        mean = self.mean_over_median
+        if mean is not None and not (math.isfinite(mean) and mean > 0):
+            raise InputError(f"mean_over_median: {mean} must be a finite number above 0")
         if self.decode_error is not None and not (math.isfinite(self.decode_error) and self.decode_error >= 0):
             raise InputError(f"decode_error: {self.decode_error} must be a finite number of at least 0")
 
@@ -174,9 +180,9 @@ class LatencyProfile:
         """The grid of one op, or None where the profile does not have it."""
         return self._tables.get((op, tensor_parallel))
 
-    def relative_quantiles(self) -> tuple[float, float] | None:
-        """(p10/median, p90/median) of a forward: each the median over the measured rows of layers that carry quantiles,
-        for what takes little time varies more and matters less; over all other rows where those do not; else None."""
+    def spread(self) -> Spread | None:
+        """That of a forward; quantiles are the medians over the measured rows of layers that carry them, for what takes
+        little time varies more and matters less; over all other rows where those do not; None where no row does."""
         spread = {
             row.point: (row.p10_ms / row.ms, row.p90_ms / row.ms)
             for row in self.rows
@@ -186,7 +192,7 @@ class LatencyProfile:
         if not spread:
             return None
         low, high = np.median(np.array(of_layers or list(spread.values())), axis=0)
-        return float(low), float(high)
+        return Spread(float(low), float(high), self.provenance.mean_over_median)
 
 
 def _check_required(tensor_parallel: int, ops: set[str]) -> None:

@@ -96,7 +96,7 @@ def profile_text(profile: LatencyProfile) -> str:
     }
     front["software"] = dict(profile.provenance.software)
     front["machine"] = dict(profile.provenance.machine)
-    for key in ("machine", "decode_error"):
+    for key in ("machine", "decode_error", "mean_over_median"):
         if front[key] in ({}, None):
             del front[key]
     header = yaml.safe_dump(front, sort_keys=False, width=10_000)
@@ -147,6 +147,7 @@ def _parse(text: str) -> LatencyProfile:
             method=str(front["method"]),
             machine={str(key): str(value) for key, value in front.get("machine", {}).items()},
             decode_error=front.get("decode_error"),
+            mean_over_median=front.get("mean_over_median"),
         ),
         rows=rows,
     )
@@ -175,7 +176,8 @@ def _front_matter(text: str) -> dict[str, Any]:
     missing = [key for key in _FRONT_MATTER if key not in front]
     if missing:
         raise InputError(f"front matter: missing {', '.join(missing)}. {_CURE}")
-    kinds = {"network": dict, "software": dict, "rows": int, "machine": dict, "decode_error": float}
+    kinds = {"network": dict, "software": dict, "rows": int, "machine": dict}
+    kinds |= dict.fromkeys(("decode_error", "mean_over_median"), float)
     for key, kind in kinds.items():
         if key in front and not isinstance(front[key], kind):
             raise InputError(f"front matter, {key}: {front[key]!r} must be a {kind.__name__}. {_CURE}")

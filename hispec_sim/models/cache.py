@@ -55,7 +55,7 @@ class CachedNetwork:
             )
         device, dtype = network.embedding.weight.device, dtype_of(network)
         self.network = network
-        self.slots = slots
+        self.slots, self.max_tokens = slots, max_tokens
         self._embedding = network.embedding.weight.detach()
         self._layers = [cast(Layer, layer).maths(decoding_norm) for layer in network.layers]
         self._plain_read_out = network.reading_out()

@@ -14,17 +14,19 @@ from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Chooser, Greedy, Token, Verdict
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.record import Record
-from hispec_sim.models.cache import CachedNetwork
+from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
-from hispec_sim.profiler.forwards import DRAFT_ROWS, Bench
+from hispec_sim.profiler.forwards import ROW_LENGTHS, Bench
 from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
 from hispec_sim.profiler.token_pool import TokenPool
 
 CLOCKS = ("wall", "processor")
 NETWORK = "network"
-PROMPT_TOKENS, NEW_TOKENS, ROWS = 16, 32, 3
+PROMPT_TOKENS, NEW_TOKENS = 16, 32
+ROWS_TOKENS = 3 * (max(ROW_LENGTHS) + 1)
+"""New tokens of a decode by rows of drafts: three of the longest, or more of shorter ones."""
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
 READ = (16384, 1024)
 """Shape of the matrix of steady reading: 64 MiB."""
@@ -60,7 +62,7 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
     memory does not suffice."""
     n_layers, longest = grid.n_layers, grid.contexts[-1]
     cuts = cuts_of(n_layers, exits)
-    short = short_exits(grid.shortlists, cuts, grid.head_exits)
+    short = short_exits(grid.shortlists, cuts, (*grid.head_exits, *exits))
     slots = {1: 1} | ({grid.batches[-1]: grid.batches[-1]} if grid.batches[-1] > 1 else {})
     opened = {
         count: CachedNetwork(
@@ -76,10 +78,11 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
     networks = {batch: opened[batch if batch == 1 else largest] for batch in range(1, largest + 1)}
 
     def decode(batch: int, number: int) -> Record:
-        return decode_once(network, cascades(n_layers, exits)[number], batch, clock, seed)
+        return decode_once(networks[batch], cascades(n_layers, exits)[number], batch, clock, seed)
 
-    def draft(batch: int, exit_layer: int) -> Record:
-        return draft_rows(network, exit_layer, batch, clock, seed)
+    def draft(batch: int, exit_layer: int, context: int, length: int) -> Record:
+        first = max(1, min(context + ROWS_TOKENS // 2, longest) - ROWS_TOKENS)
+        return draft_rows(networks[batch], exit_layer, length, batch, clock, seed, first)
 
     ids = TokenPool(np.random.default_rng(seed), network.config.shape.vocab_size)
     bench = Bench(networks, clock, n_layers, ids, cuts, grid.contexts, short, decode, draft)
@@ -108,9 +111,9 @@ def cascades(n_layers: int, exits: Sequence[int]) -> list[Cascade]:
     return found
 
 
-def decode_once(network: Llama, cascade: Cascade, batch: int, clock: Clock, seed: int) -> Record:
+def decode_once(network: CachedNetwork, cascade: Cascade, batch: int, clock: Clock, seed: int) -> Record:
     """Random prompts decoded side by side, greedily."""
-    return _decoded(network, cascade, batch, clock, seed, NEW_TOKENS, Greedy())
+    return _decoded(network, cascade, batch, clock, seed, PROMPT_TOKENS, NEW_TOKENS, Greedy())
 
 
 class Agreeing(Greedy):
@@ -122,24 +125,32 @@ class Agreeing(Greedy):
         return Verdict(len(run), Token(run[-1].token_id, level) if bonus else None) if run else verdict
 
 
-def draft_rows(network: Llama, exit_layer: int, batch: int, clock: Clock, seed: int) -> Record:
-    """Random prompts decoded side by side by the drafts of one exit, all of which are taken: `ROWS` rows, each with a
-    token that catches up and the target's verification behind it."""
-    length = max(DRAFT_ROWS)
-    levels = (Level(NETWORK, exit_layer), Level(NETWORK, network.config.shape.n_layers, length))
-    return _decoded(network, Cascade(levels, Bonus.ALWAYS), batch, clock, seed, 1 + ROWS * (length + 1), Agreeing())
+def draft_rows(
+    network: CachedNetwork, exit_layer: int, length: int, batch: int, clock: Clock, seed: int, prompt_tokens: int
+) -> Record:
+    """Sequences decoded side by side by rows of so many drafts of one exit, all of which are taken, each with a token
+    that catches up and the target's verification behind it."""
+    levels = (Level(NETWORK, exit_layer), Level(NETWORK, network.network.config.shape.n_layers, length))
+    return _decoded(network, Cascade(levels, Bonus.ALWAYS), batch, clock, seed, prompt_tokens, ROWS_TOKENS, Agreeing())
 
 
 def _decoded(
-    network: Llama, cascade: Cascade, batch: int, clock: Clock, seed: int, new_tokens: int, chooser: Chooser
+    network: CachedNetwork,
+    cascade: Cascade,
+    batch: int,
+    clock: Clock,
+    seed: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    chooser: Chooser,
 ) -> Record:
-    positions = network.config.max_positions
-    prompt_tokens = min(PROMPT_TOKENS, positions // 2)
-    new_tokens = min(new_tokens, positions - prompt_tokens)
-    rng = np.random.default_rng(seed)
-    prompts = rng.integers(0, network.config.shape.vocab_size, (batch, prompt_tokens)).tolist()
-    decoder = Decoder(
-        cascade, {NETWORK: network}, slots=batch, max_tokens=prompt_tokens + new_tokens, clock_s=clock.loop_s
-    )
-    _, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: chooser)
+    """The caches are taken for those of the prompts: what they hold takes the same time."""
+    new_tokens = min(new_tokens, network.max_tokens - 1)
+    prompt_tokens = min(prompt_tokens, network.max_tokens - new_tokens)
+    vocabulary = network.network.config.shape.vocab_size
+    prompts = np.random.default_rng(seed).integers(0, vocabulary, (batch, prompt_tokens)).tolist()
+    for level in cascade.levels[:-1]:
+        network.forget_unread(level.exit_layer, [Piece(slot, prompt_tokens - 1, 1, 0) for slot in range(batch)])
+    decoder = Decoder(cascade, {NETWORK: network}, slots=batch, max_tokens=network.max_tokens, clock_s=clock.loop_s)
+    _, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: chooser, prefilled=True)
     return record

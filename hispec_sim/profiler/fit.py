@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +27,9 @@ from hispec_sim.profiler.measure import relative_error
 
 LEAST_MS = 1e-5
 """Parts too small to measure get this: a profile's times are above 0."""
+MOST_LATE = 4.0
+"""Times of a forward count up to so many times their median in a mean: a process that is put aside for a second is none
+of its business."""
 
 K = TypeVar("K")
 Part = tuple[str, int, int, int]
@@ -34,19 +38,23 @@ Part = tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Rows of a profile, and the median and 95th percentile of |fitted / timed - 1| over all spans."""
+    """Rows of a profile, the median and 95th percentile of |fitted / timed - 1| over all spans, and the mean of
+    their times over their medians."""
 
     rows: tuple[ProfileRow, ...]
     residual_median: float
     residual_p95: float
+    mean_over_median: float
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """A point's times in milliseconds, as they were, and their median at the machine's usual pace."""
+    """A point's times in milliseconds, as they were; at the machine's usual pace, their median, and their mean but for
+    those beyond `MOST_LATE` times it."""
 
     ms: NDArray[np.float64]
     median: float
+    mean: float
     error: float
     """Relative standard error of the median; 0 where it is not known, for what nobody knows to scatter stands."""
 
@@ -58,21 +66,26 @@ def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequenc
     spans = {point: each for point, each in times.items() if point.what is What.SPAN}
     parts, residuals = _solve({point: each.median for point, each in spans.items()})
     parts |= _on_lines(parts, spans)
+    late = fmean(each.mean / each.median for each in spans.values())
+    # A long run is priced at the sum of its times, and this mean: what has a mean of its own has it there.
+    means = {point: each.mean / late for point, each in times.items()}
     rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
     rows = [
         *filled(prompts_of_all_batches(rows)),
-        *_repeats(times),
+        *_repeats(times, means),
         *_exit_heads(times, parts),
         *_shortlists(times),
     ]
-    loop = _loop(times)
-    rows += [*loop, *_behind_drafts(times, {row.batch: row.ms for row in loop if row.op == "host"})]
-    return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)))
+    loop = _loop(times, means)
+    rows += [*loop, *_behind_drafts(times, means, {row.batch: row.ms for row in loop if row.op == "host"})]
+    return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)), late)
 
 
 def _times(ms: Sequence[float], steady: Sequence[float]) -> Times:
-    error = relative_error(steady)
-    return Times(np.asarray(ms), float(np.median(steady)), error if isfinite(error) else 0.0)
+    error, median = relative_error(steady), float(np.median(steady))
+    # Where the median is no more than noise there is no saying what is late.
+    mean = float(np.mean(np.minimum(steady, MOST_LATE * median))) if median > 0 else median
+    return Times(np.asarray(ms), median, mean, error if isfinite(error) else 0.0)
 
 
 def _unknowns_of(point: Point) -> dict[Part, float]:
@@ -189,9 +202,10 @@ def _row(part: Part, ms: float, evidence: Times) -> ProfileRow:
     )
 
 
-def _repeats(times: Mapping[Point, Times]) -> list[ProfileRow]:
-    """Whole forwards of one token in rows, drawn to straight lines along the context."""
-    found = {p: (each.median, each.error) for p, each in times.items() if p.what is What.REPEAT}
+def _repeats(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list[ProfileRow]:
+    """Whole forwards of one token in rows, drawn to straight lines along the context. Means: what few layers take has
+    two humps, one where caches still hold them and one where they do not."""
+    found = {p: (means[p], each.error) for p, each in times.items() if p.what is What.REPEAT}
     rows = [
         _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), ms, times[p])
         for p, ms in _drawn(found, lambda p: replace(p, context=0), lambda p: p.context).items()
@@ -245,39 +259,41 @@ def _shortlists(times: Mapping[Point, Times]) -> list[ProfileRow]:
     return rows
 
 
-def _loop(times: Mapping[Point, Times]) -> list[ProfileRow]:
-    """`host` and `choose`: the gap behind a forward that is not read out, and what reading out adds to it. Batches that
-    the decodes did not meet share the gap per sequence of those that they did."""
-    median = {point: each.median for point, each in times.items()}
+def _loop(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list[ProfileRow]:
+    """`host` and `choose`: the gap behind a forward that is not read out, and what reading out adds to it; means, for
+    gaps are seldom long, but then by much. Batches that the decodes did not meet share the gap per sequence of those
+    that they did."""
     judged = {point.batch: point for point in times if point.what is What.JUDGE and point.query_tokens == 1}
     read = {p.batch: p for p in times if p.what is What.READ and p.query_tokens == 1}
     passed = {p.batch: p for p in times if p.what is What.PASS}
     if not judged or not read:
         return []
-    share = np.median([median[passed[b]] / median[read[b]] for b in passed if b in read] or [0.25])
+    share = np.median([means[passed[b]] / means[read[b]] for b in passed if b in read] or [0.25])
     rows = []
     for batch in judged:
         near = min(read, key=lambda b: abs(b - batch))
-        gap_ms = median[read[near]] * batch / near
-        host_ms = median[passed[batch]] if batch in passed else float(share) * gap_ms
+        gap_ms = means[read[near]] * batch / near
+        host_ms = means[passed[batch]] if batch in passed else float(share) * gap_ms
         host_ms = max(LEAST_MS, min(host_ms, gap_ms - LEAST_MS))
         evidence = times[read[near]]
         rows.append(_row(("host", batch, 1, 0), host_ms, evidence))
         for point in times:
             if point.what is What.JUDGE and point.batch == batch:
-                more_ms = median[point] - median[judged[batch]]
+                more_ms = means[point] - means[judged[batch]]
                 part = ("choose", batch, point.query_tokens, 0)
                 rows.append(_row(part, max(LEAST_MS, gap_ms - host_ms + more_ms), times[point]))
     return rows
 
 
-def _behind_drafts(times: Mapping[Point, Times], host_ms: Mapping[int, float]) -> list[ProfileRow]:
+def _behind_drafts(
+    times: Mapping[Point, Times], means: Mapping[Point, float], host_ms: Mapping[int, float]
+) -> list[ProfileRow]:
     """`host` and `choose` behind forwards of few layers; `host_ms` by batch."""
     rows = []
     for point, each in times.items():
         if point.what in (What.DRAFTED, What.CAUGHT_UP) and point.batch in host_ms:
             read = point.what is What.DRAFTED
-            gap_ms = each.median - host_ms[point.batch] * read
+            gap_ms = means[point] - host_ms[point.batch] * read
             part = (gap_op(point.last_layer, read=read), point.batch, point.query_tokens, 0)
             rows.append(_row(part, max(LEAST_MS, gap_ms), each))
     return rows

@@ -24,7 +24,7 @@ class What(StrEnum):
     """What a sample is the time of."""
 
     SPAN = "span"  # a forward
-    REPEAT = "repeat"  # a forward from layer 0 to an exit; query_tokens: which one behind the target's
+    REPEAT = "repeat"  # a forward of one token from layer 0 to an exit; query_tokens: which one behind the target's
     EXIT_HEAD = "exit_head"  # a forward that is read out, less the same without reading out
     SHORTLIST = "shortlist"  # the same for a shortlist's LM head
     JUDGE = "judge"  # greedy choices of all sequences
@@ -54,16 +54,14 @@ class Kind(StrEnum):
 
     PASS = "pass"  # all spans in turn, then all layers at once, then the choices from their logits
     EXIT_HEAD = "exit_head"  # one exit read out through its head, at every context
-    REPEAT = "repeat"  # rows of drafts, each with its verification behind it
     SHORTLIST = "shortlist"
     DECODE = "decode"  # prompts decoded by the executor, for the time between forwards
-    DRAFTS = "drafts"  # the same with rows of drafts by one exit, for the time behind forwards of few layers
+    DRAFTS = "drafts"  # the same with rows of drafts by one exit
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Episode:
-    """One scene. `layer`: the exit that is read out or drafts, or the layers that are repeated, or which cascade
-    decodes."""
+    """One scene. `layer`: the exit that is read out or drafts, or which cascade decodes."""
 
     kind: Kind
     batch: int
@@ -74,8 +72,10 @@ class Episode:
 
 
 Sample = tuple[Point, float]
-DRAFT_ROWS = (1, 2, 3, 4, 8)
-"""Drafts between verifications: what few layers take falls from one to the next, for eight or so."""
+PLACES = (1, 2, 3, 4, 8)
+"""Which drafts of a row are timed: what few layers take falls from one to the next, for eight or so."""
+ROW_LENGTHS = (2, 4, 8)
+"""Drafts between verifications. What catches up behind them is the forward of the place that follows."""
 
 
 class Forwards(Protocol):
@@ -90,7 +90,8 @@ class Forwards(Protocol):
 class Bench:
     """Plays episodes. `networks`: by batch; `cuts`: where a pass is cut into spans; `contexts` in which exit heads are
     timed; `short_exits`: the exit that reads out a shortlist, by its size; `decode`: decodes so many prompts by the
-    cascade of a number; `draft`: the same with rows of drafts by the exit at a layer, the longest of `DRAFT_ROWS`."""
+    cascade of a number; `draft`: the same with rows of so many drafts by the exit at a layer, in the middle of which
+    sequences have about so many tokens."""
 
     networks: Mapping[int, Forwards]
     clock: Clock
@@ -100,14 +101,13 @@ class Bench:
     contexts: Sequence[int]
     short_exits: Mapping[int, int]
     decode: Callable[[int, int], Record]
-    draft: Callable[[int, int], Record]
+    draft: Callable[[int, int, int, int], Record]
 
     def play(self, episode: Episode) -> list[Sample]:
         """The samples of one episode."""
         scenes = {
             Kind.PASS: self._pass,
             Kind.EXIT_HEAD: self._exit_head,
-            Kind.REPEAT: self._repeat,
             Kind.SHORTLIST: self._shortlist,
             Kind.DECODE: self._decode,
             Kind.DRAFTS: self._drafts,
@@ -157,18 +157,6 @@ class Bench:
                 samples.append((point, read_ms - silent_ms))
         return samples
 
-    def _repeat(self, episode: Episode) -> list[Sample]:
-        batch, context, exit_layer = episode.batch, episode.context, episode.layer
-        samples = []
-        # The first row has foreign forwards before it.
-        for number, row in enumerate((max(DRAFT_ROWS), *DRAFT_ROWS)):
-            for nth in range(1, row + 2):  # drafts, and a token that catches up
-                ms, _ = self._forward(batch, 1, context, 0, exit_layer, int(nth <= row))
-                if number and (nth in DRAFT_ROWS or nth > row):
-                    samples.append((Point(What.REPEAT, batch, nth, context, 0, exit_layer, int(nth <= row)), ms))
-            self._forward(batch, row, context, exit_layer, self.n_layers, row)
-        return samples
-
     def _shortlist(self, episode: Episode) -> list[Sample]:
         tokens, exit_layer = episode.query_tokens, self.short_exits[episode.size]
         at = (episode.batch, tokens, episode.context, 0, exit_layer)
@@ -181,7 +169,9 @@ class Bench:
         return between_forwards(self.decode(episode.batch, episode.layer), self.n_layers)
 
     def _drafts(self, episode: Episode) -> list[Sample]:
-        return behind_drafts(self.draft(episode.batch, episode.layer), episode.batch, episode.layer)
+        batch, exit_layer, context = episode.batch, episode.layer, episode.context
+        records = [self.draft(batch, exit_layer, context, length) for length in ROW_LENGTHS]
+        return [sample for record in records for sample in of_drafts(record, batch, exit_layer, context)]
 
 
 def _judge(logits: Any, batch: int, tokens: int) -> None:
@@ -202,17 +192,19 @@ def between_forwards(record: Record, n_layers: int) -> list[Sample]:
     return samples
 
 
-def behind_drafts(record: Record, batch: int, exit_layer: int) -> list[Sample]:
-    """The time behind forwards of the layers up to an exit where all sequences of the batch run, but for those of the
-    first row behind the prompt."""
+def of_drafts(record: Record, batch: int, exit_layer: int, context: int) -> list[Sample]:
+    """Forwards of the layers up to an exit where all sequences of the batch run, and the time behind each, but for
+    those of the first row."""
     samples, nth, rows = [], 0, 0
     for forward, gap_ms in _gaps(record):
         if forward.last_layer != exit_layer:
             nth, rows = 0, rows + 1
             continue
-        nth += 1
-        what, place = (What.DRAFTED, nth) if forward.logits else (What.CAUGHT_UP, 1)
-        if rows > 1 and forward.batch == batch and place in DRAFT_ROWS:
+        nth, read = nth + 1, forward.logits > 0
+        if rows and forward.batch == batch and (nth in PLACES or not read):
+            repeat = Point(What.REPEAT, batch, nth, context, 0, exit_layer, int(read))
+            samples.append((repeat, forward.duration_ms))
+            what, place = (What.DRAFTED, nth) if read else (What.CAUGHT_UP, 1)
             samples.append((Point(what, batch, place, last_layer=exit_layer), gap_ms))
     return samples
 

@@ -27,7 +27,8 @@ from hispec_sim.profiler.selfcheck import Ranges, SelfCheck
 
 METHOD = (
     "Real forwards in scenes of the decode loop (passes span by span, drafts in rows, decodes), interleaved at "
-    "random; medians, of times divided by the machine's pace as the scenes around tell it. layer, forward, "
+    "random; medians, of times divided by the machine's pace as the scenes around tell it; of rows of drafts and of "
+    "gaps, means over the mean_over_median of all. layer, forward, "
     "embedding and lm_head are the least-squares parts of all spans of a shape, layers and rows of drafts drawn "
     "towards lines along the context as far as scatter explains; exit heads and shortlists are "
     "differences of forwards with and without reading out, an exit head run over the forward's own tokens; host and "
@@ -92,7 +93,7 @@ def measure_network(
     moments: Moments | None = None,
 ) -> None:
     """Measure, or go on measuring, as `measurement.settings` say; what is there is saved beside `out` all the time.
-    `check` is played between rounds; `rest` is called between episodes, which are played in
+    `check` is played between episodes; `rest` is called between episodes, which are played in
     `moments` (see `measure.measure`)."""
     settings = measurement.settings
     clock = clock_for(network, settings["clock"])
@@ -111,7 +112,7 @@ def measure_network(
         rng=np.random.default_rng([settings["seed"], len(measurement.samples)]),
         save=lambda: measurement.save(path),
         show=show,
-        check=(lambda room_s: check.play(measurement.checked, room_s)) if check else (lambda room_s: None),
+        check=check.play if check else None,
         rest=rest,
         moments=moments,
     )
@@ -139,6 +140,7 @@ def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyPro
         command=settings["command"],
         method=METHOD,
         machine={**machine_of(model), **_quality(measurement, fitted)},
+        mean_over_median=round(fitted.mean_over_median, 4),
     )
     return LatencyProfile(device_slug(network), network.config.shape, provenance, fitted.rows), fitted
 
@@ -155,7 +157,7 @@ def _quality(measurement: Measurement, fitted: Fit) -> dict[str, str]:
         "measured_s": f"{measurement.spent_s:.0f}",
         "repeats": f"{min(repeats)} to {max(repeats)}, median {statistics.median(repeats):.0f}",
         "noise": f"{noise}; steady work: p90 {spread:.3f} of its median",
-        "pace": f"from {low:.3f} (p10) to {high:.3f} (p90) of the median scene's, divided out",
+        "pace": f"from {low:.3f} (p10) to {high:.3f} (p90) of the usual one, divided out",
         "linearity": f"median {fitted.residual_median:.2%}, p95 {fitted.residual_p95:.2%} off the fitted parts",
     }
 

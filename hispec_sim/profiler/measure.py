@@ -17,7 +17,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.profiler.clock import Clock
 from hispec_sim.profiler.forwards import Episode, Kind, Point, Sample, What
 from hispec_sim.profiler.moments import AnyMoment, Moments
-from hispec_sim.profiler.pace import Scene, steadied
+from hispec_sim.profiler.pace import Scene, paces, steadied
 from hispec_sim.profiler.plan import Grid, chosen_grid, long_from_s
 from hispec_sim.profiler.quiet import Probe
 
@@ -34,7 +34,7 @@ SAVE_EVERY_S = 10.0
 AGES_S = 3600.0
 """Scenes of an earlier process are taken to lie so far back: none of them tells the pace of one of this."""
 CHECK_SHARE = 0.2
-"""Of the time that a round takes, for what the profile is to predict, where that is asked for."""
+"""Of the time that scenes take, for what the profile is to predict, where that is asked for."""
 
 
 class Player(Protocol):
@@ -48,7 +48,7 @@ class Player(Protocol):
 @dataclass(slots=True)
 class Measurement:
     """What has been measured so far: which grid, the scenes in order, the seconds spent; and, of what the profile
-    is to predict, the milliseconds by name."""
+    is to predict, by name the number of the scene, which has no samples, and its milliseconds."""
 
     settings: dict[str, Any]
     grid: Grid | None = None
@@ -56,7 +56,7 @@ class Measurement:
     played: dict[Episode, int] = field(default_factory=dict)
     spent_s: float = 0.0
     probe_ms: list[float] = field(default_factory=list)
-    checked: dict[str, list[float]] = field(default_factory=dict)
+    checked: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def samples(self) -> dict[Point, list[float]]:
@@ -66,6 +66,11 @@ class Measurement:
             for point, ms in scene.samples:
                 found.setdefault(point, []).append(ms)
         return found
+
+    def checked_ms(self) -> dict[str, list[float]]:
+        """The times of what the profile is to predict, at the machine's usual pace."""
+        slower = np.exp(paces(self.scenes))
+        return {name: [ms / float(slower[scene]) for scene, ms in found] for name, found in self.checked.items()}
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -104,7 +109,7 @@ class Measurement:
                 {Episode(Kind(episode[0]), *episode[1:]): int(times) for episode, times in content["played"]},
                 float(content["spent_s"]),
                 [float(x) for x in content["probe_ms"]],
-                {str(name): [float(x) for x in ms] for name, ms in content.get("checked", {}).items()},
+                {str(name): [(int(scene), float(ms)) for scene, ms in of] for name, of in content["checked"].items()},
             )
         except FileNotFoundError:
             raise InputError(f"there is no unfinished measurement to go on with (no {path})") from None
@@ -146,7 +151,7 @@ def measure(
     rng: np.random.Generator,
     save: Callable[[], None] = lambda: None,
     show: Callable[[Stand], None] = lambda stand: None,
-    check: Callable[[float], None] = lambda room_s: None,
+    check: Callable[[], Mapping[str, Sequence[float]]] | None = None,
     rest: Callable[[], float] = lambda: 0.0,
     moments: Moments | None = None,
 ) -> None:
@@ -154,12 +159,14 @@ def measure(
 
     A first round, not kept, warms everything up and tells what episodes cost; then the grid is chosen, played in
     rounds of random order, and what is wide is played on until it is sharp or `budget_s` is used. KeyboardInterrupt
-    saves and goes on to the caller. Between rounds `check` runs what the profile is to predict, for about so many
-    seconds; between episodes `rest` may let others work, and returns for how many seconds: they are not of the budget,
-    nor is what `moments` lose, in which episodes are played: all of them, unless given.
+    saves and goes on to the caller. Between episodes `check` runs something that the profile is to predict, and returns
+    milliseconds by name, as often as takes `CHECK_SHARE` of their time; `rest` may let others work, and returns for how
+    many seconds: they are not of the budget, nor is what `moments` lose, in which episodes are played: all of them,
+    unless given.
     Raises InputError on a noisy machine unless `allow_noise`, and when the budget is too small for three rounds.
     """
     began_s, saved_s, before_s, others_s = clock.now_s(), clock.now_s(), measurement.spent_s, 0.0
+    owed_s = 0.0  # to what the profile is to predict
     moments = moments or AnyMoment()
     lost_before_s = moments.lost_s
     # What was measured before was measured long ago, whatever the clock of that process said.
@@ -179,29 +186,40 @@ def measure(
         if not allow_noise:
             probe.demand_quiet()
 
+    def keep_scene(took_s: float, samples: Sequence[Sample]) -> None:
+        measurement.scenes.append(Scene(clock.now_s() - took_s / 2 + apart_s, tuple(samples)))
+
+    def play_check(check: Callable[[], Mapping[str, Sequence[float]]]) -> float:
+        at_s, found = spent_s(), check()
+        took_s = spent_s() - at_s
+        keep_scene(took_s, ())
+        for name, ms in found.items():
+            measurement.checked.setdefault(name, []).extend((len(measurement.scenes) - 1, each) for each in ms)
+        return took_s
+
     def play_round(
         episodes: Sequence[Episode], text: str, *, must_end: bool, keep: bool = True
     ) -> dict[Episode, float]:
-        nonlocal saved_s, others_s
+        nonlocal saved_s, others_s, owed_s
         cost_s: dict[Episode, float] = {}
-        round_began_s = spent_s()
         for number, index in enumerate(rng.permutation(len(episodes))):
             if not must_end and left_s() <= 0:
                 break
             others_s += rest()
             episode, at_s = episodes[index], spent_s()
             found = moments.measure(partial(player.play, episode), lambda: tell("waiting for a quiet moment"))
-            cost_s[episode], ended_s = spent_s() - at_s, clock.now_s()
-            probe.run()
+            cost_s[episode] = spent_s() - at_s
             if keep:
-                measurement.scenes.append(Scene(ended_s + apart_s, tuple(found)))
+                keep_scene(cost_s[episode], found)
                 measurement.played[episode] = measurement.played.get(episode, 0) + 1
+                owed_s += CHECK_SHARE * cost_s[episode]
+            probe.run()
+            if keep and check and owed_s > 0:
+                owed_s -= play_check(check)
             if clock.now_s() - saved_s > SAVE_EVERY_S:
                 saved_s, measurement.spent_s = clock.now_s(), spent_s()
                 save()
             tell(f"{text}, {number + 1} of {len(episodes)}")
-        if keep:
-            check(CHECK_SHARE * (spent_s() - round_began_s))
         return cost_s
 
     try:
@@ -260,13 +278,13 @@ def _scene(point: Point) -> tuple[object, ...]:
     if point.what is What.SPAN:
         return (Kind.PASS, point.batch, point.query_tokens, point.context)
     if point.what is What.REPEAT:
-        return (Kind.REPEAT, point.batch, point.context, point.last_layer)
+        return (Kind.DRAFTS, point.batch, point.context, point.last_layer)
     return (Kind.EXIT_HEAD, point.batch, point.query_tokens, point.last_layer)
 
 
 def _scene_of(episode: Episode) -> tuple[object, ...]:
     if episode.kind is Kind.PASS:
         return (Kind.PASS, episode.batch, episode.query_tokens, episode.context)
-    if episode.kind is Kind.REPEAT:
-        return (Kind.REPEAT, episode.batch, episode.context, episode.layer)
+    if episode.kind is Kind.DRAFTS:
+        return (Kind.DRAFTS, episode.batch, episode.context, episode.layer)
     return (episode.kind, episode.batch, episode.query_tokens, episode.layer)

@@ -3,7 +3,8 @@
 Cores of a shared machine lend their speed to others, for tenths of a second up to minutes. Scenes that follow one
 another meet the same pace, whatever they time; so what a scene took beyond the usual times of its forwards is foretold
 by what its neighbours took beyond theirs, and a time is taken at the usual pace by dividing that out. Where neighbours
-foretell nothing, as on a machine that is quiet, times stay as they are.
+foretell nothing, as on a machine that is quiet, times stay as they are. What is usual is the mean pace: a long run
+meets fast moments and slow ones.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one episode timed (ms), and when it ended, in seconds."""
+    """What one episode timed (ms), and when it was half over, in seconds."""
 
     at_s: float
     samples: tuple[Sample, ...]
@@ -46,12 +47,13 @@ def steadied(scenes: Sequence[Scene]) -> dict[Point, list[float]]:
 
 
 def paces(scenes: Sequence[Scene]) -> Floats:
-    """The logarithm of each scene's pace (0: the median scene), of the spell that explains most. `scenes`: in order."""
+    """The logarithm of each scene's pace (0: usual), of the spell that explains most. `scenes`: in order. A scene
+    without samples has the pace that those around it tell."""
     timed = _Timed(scenes)
     if not timed.any:
         return np.zeros(len(scenes))
     found = [timed.paces(spell_s) for spell_s in SPELLS_S]
-    return min(found, key=timed.unexplained)
+    return timed.around_usual(min(found, key=timed.unexplained))
 
 
 class _Timed:
@@ -88,6 +90,10 @@ class _Timed:
             slope = float(self._weight @ (around * deviation)) / told if told > 0 else 0.0
             paces = around * min(1.0, max(0.0, slope))
         return paces
+
+    def around_usual(self, paces: Floats) -> Floats:
+        """The same, the usual pace being the one at which all scenes together take as long as they took."""
+        return paces + np.log(float(self._weight @ np.exp(-paces)) / float(self._weight.sum()))
 
     def unexplained(self, paces: Floats) -> float:
         """The weighted mean of what is left of the scenes' deviations."""

@@ -48,9 +48,8 @@ class Grid:
                 spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
                 found += [Episode(Kind.EXIT_HEAD, batch, tokens, layer=exit_layer) for tokens in spans]
             for n_layers in repeated_layers(self.n_layers):
-                some = sorted({*self.contexts[:2], self.contexts[-1]})  # what is saved depends little on the context
-                found += [Episode(Kind.REPEAT, batch, 1, context, n_layers) for context in some]
-                found.append(Episode(Kind.DRAFTS, batch, layer=n_layers))
+                some = sorted({self.contexts[0], longest})  # what is saved depends little on the context
+                found += [Episode(Kind.DRAFTS, batch, 1, context, n_layers) for context in some]
             found += [Episode(Kind.DECODE, batch, layer=number) for number in range(self.cascades)]
         for size in self.shortlists:
             spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
@@ -112,7 +111,7 @@ def cuts_of(n_layers: int, exits: Sequence[int]) -> tuple[int, ...]:
 
 
 def repeated_layers(n_layers: int) -> tuple[int, ...]:
-    """The lengths of spans that are timed directly after themselves."""
+    """The exits whose rows of drafts are timed."""
     return tuple(n for n in REPEATED_LAYERS if n < n_layers)
 
 

@@ -142,7 +142,7 @@ class SelfCheck:
     and contexts within `ranges`; autoregressive decoding and one cascade of the exits, of one prompt and of a batch.
 
     Times, in milliseconds, are kept by the caller under the name of what they are of. A profile that is being measured
-    is checked between its rounds: a machine that grows slower does so for both.
+    is checked between its scenes: a machine that grows slower does so for both.
     """
 
     def __init__(
@@ -180,18 +180,14 @@ class SelfCheck:
         self._due: list[str] = []
         self.spent_s = 0.0
 
-    def play(self, times: Times, room_s: float) -> None:
-        """The forwards, which take little, and as many decodes as fit into `room_s` seconds, but one at least; each of
-        them once before any is run again."""
-        began_s = self.spent_s
-        self._play(_FORWARDS, times)
-        while True:
-            if not self._due:
-                self._due = list(self._decodes)
-                self._rng.shuffle(self._due)
-            self._play(self._due.pop(), times)
-            if self.spent_s - began_s >= room_s:
-                return
+    def play(self) -> Times:
+        """What is next: a decode or all forwards, each of them once before any is run again."""
+        if not self._due:
+            self._due = [_FORWARDS, *self._decodes]
+            self._rng.shuffle(self._due)
+        times: Times = {}
+        self._play(self._due.pop(), times)
+        return times
 
     def play_all(self, times: Times) -> None:
         """Everything once."""
@@ -208,7 +204,7 @@ class SelfCheck:
                 self._play(name, times)
         forwards = [Check(_FORWARDS, shape.name, shape.ms(cost), median(times[shape.name])) for shape in self._shapes]
         # Late forwards make a sum of times longer than the sum of the medians.
-        late = mean_factor(profile.relative_quantiles())
+        late = mean_factor(profile.spread())
         decodes = [
             Check(_DECODES, name, late * decode_ms(self._records[name], cascade, {NETWORK: cost}), median(times[name]))
             for name, (cascade, _) in self._decodes.items()

@@ -15,9 +15,8 @@ from hispec_sim.simulate.engine import Engine, RunLog
 from hispec_sim.simulate.jitter import jitter_factors
 from hispec_sim.simulate.pricing import ForwardCost, Pricer
 from hispec_sim.simulate.seeds import Purpose, stream
+from hispec_sim.spread import Spread
 from hispec_sim.step_graph import StepGraph
-
-Quantiles = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,8 @@ class Configuration:
 
     `outcomes` is a model of as many levels as the cascade has, or a trace read for this cascade; then a request ends
     where its recorded text does, if that is before `output_tokens`. `costs` prices each of the cascade's networks.
-    `jitter` holds the 10 % and 90 % quantiles of a forward's time, relative to its median, by network, None for a
-    network that has no spread. The same `seed` and `repetition` give the same luck whatever else differs.
-    Raises InputError.
+    `jitter` holds the spread of a forward's time around its median, by network, None for one that has none. The same
+    `seed` and `repetition` give the same luck whatever else differs. Raises InputError.
     """
 
     cascade: Cascade
@@ -41,7 +39,7 @@ class Configuration:
     seed: int = 1
     repetition: int = 0
     grouping: Grouping = Grouping.WAIT_TO_GROUP
-    jitter: Mapping[str, Quantiles | None] | None = None
+    jitter: Mapping[str, Spread | None] | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "output_tokens", "requests", "concurrency"):

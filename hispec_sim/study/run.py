@@ -18,6 +18,7 @@ from hispec_sim.simulate.configuration import Configuration, simulate
 from hispec_sim.simulate.engine import RunLog
 from hispec_sim.simulate.metrics import RunMetrics, measure
 from hispec_sim.simulate.pricing import Pricer
+from hispec_sim.spread import Spread
 from hispec_sim.step_graph import StepGraph
 
 Tick = Callable[[], None]
@@ -65,9 +66,7 @@ def configuration_of(
     jitter = None
     if setting != "none":
         jitter = {
-            name: (setting.p10, setting.p90)
-            if isinstance(setting, Jitter)
-            else costs[name].profile.relative_quantiles()
+            name: Spread(setting.p10, setting.p90) if isinstance(setting, Jitter) else costs[name].profile.spread()
             for name in used
         }
     return Configuration(

@@ -40,9 +40,9 @@ def profile_error(profile: LatencyProfile) -> float:
         return profile.provenance.decode_error
     left_out = [error.median for op, error in leave_one_out(profile).items() if op in LAYER_OPS]
     interpolation = _MEDIAN_TO_SD * max(left_out, default=0.0) / _DOUBLE_SPACING
-    quantiles = profile.relative_quantiles()
-    spread = 0.0 if quantiles is None else (math.log(quantiles[1]) - math.log(quantiles[0])) / (2 * _Z90)
-    return math.hypot(interpolation, spread)
+    spread = profile.spread()
+    repeatability = 0.0 if spread is None else (math.log(spread.p90) - math.log(spread.p10)) / (2 * _Z90)
+    return math.hypot(interpolation, repeatability)
 
 
 def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVEL) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def rate_interval(run: PolicyRuns, costs: Mapping[str, NetworkCost]) -> tuple[fl
     """
     profiles = [costs[name].profile for name in {level.network for level in run.policy.cascade.levels}]
     replay = run.policy.outcomes
-    if not isinstance(replay, ReplaySource) or any(profile.relative_quantiles() is None for profile in profiles):
+    if not isinstance(replay, ReplaySource) or any(profile.spread() is None for profile in profiles):
         return None
     by_group: dict[str, list[float]] = defaultdict(list)
     for request in run.log.requests:

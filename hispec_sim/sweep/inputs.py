@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hispec_sim.simulate.configuration import Configuration
 from hispec_sim.simulate.pricing import ForwardCost
+from hispec_sim.spread import Spread
 from hispec_sim.sweep.acceptance_inputs import acceptances, ranged_uses
 from hispec_sim.sweep.candidate import Candidate
 from hispec_sim.sweep.uncertain import Change, Input
@@ -56,7 +57,7 @@ def inputs_of(candidates: Sequence[Candidate]) -> Iterator[Input]:
         yield Input(f"times of {network}", "x profile", 1.0, low, high, source, _scaled(network))
     yield Input("times of verifications", "x profile", 1.0, low, high, source, _scaled_verifications)
     jitter = candidates[0].configuration().jitter or {}
-    p90 = max((pair[1] for pair in jitter.values() if pair), default=1.0)
+    p90 = max((spread.p90 for spread in jitter.values() if spread), default=1.0)
     source = "from none to half as long again; the 10 % quantile as far below the median"
     yield Input("jitter, 90 % quantile", "x median", p90, 1.0, max(JITTER_P90, p90), source, _with_jitter)
 
@@ -111,5 +112,5 @@ def _scaled_verifications(candidate: Candidate, scale: float) -> Configuration |
 
 def _with_jitter(candidate: Candidate, p90: float) -> Configuration:
     configuration = candidate.configuration()
-    quantiles = None if p90 == 1 else (1 / p90, p90)
-    return replace(configuration, jitter=dict.fromkeys(configuration.costs, quantiles))
+    spread = None if p90 == 1 else Spread(1 / p90, p90)
+    return replace(configuration, jitter=dict.fromkeys(configuration.costs, spread))

@@ -45,7 +45,7 @@ def times_of(predictor: Predictor, configuration: Configuration, observation: Ob
     predictor.run(
         configuration, lambda request: Recorded(observation.verified[request]), pricer, None, len(observation.verified)
     )
-    late = mean_factor(predictor.cost.profile.relative_quantiles())
+    late = mean_factor(predictor.cost.profile.spread())
     return {
         shape: Times(times, ms, late * pricer.total_ms.get(shape, 0.0))
         for shape, (times, ms) in observation.times.items()

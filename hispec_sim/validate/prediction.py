@@ -91,9 +91,7 @@ class Predictor:
     def jitter(self, repetition: int) -> Iterator[float]:
         """How far forwards are from their medians, as the profile has it: late ones make a sum of times longer than the
         sum of the medians."""
-        return jitter_factors(
-            self.cost.profile.relative_quantiles(), np.random.default_rng([self._seed, repetition, 1])
-        )
+        return jitter_factors(self.cost.profile.spread(), np.random.default_rng([self._seed, repetition, 1]))
 
     def run(
         self,

@@ -26,12 +26,16 @@ def test_round_trip_gives_the_same_bytes(profile, tmp_path):
     assert read_profile(path).network == profile.network
 
 
-def test_the_error_of_decodes_comes_back_where_there_is_one(tmp_path):
-    checked = replace(SMALL, provenance=replace(SMALL.provenance, decode_error=0.0125))
-    assert "# decode_error: 0.0125\n" in profile_text(checked)
+def test_what_was_measured_of_decodes_comes_back_where_there_is_something(tmp_path):
+    measured = replace(SMALL.provenance, decode_error=0.0125, mean_over_median=0.991)
+    checked = replace(SMALL, provenance=measured)
+    assert "# decode_error: 0.0125\n# mean_over_median: 0.991\n" in profile_text(checked)
+    assert checked.spread().mean == 0.991
     assert read_profile(write_profile(checked, tmp_path / "a.csv")).provenance == checked.provenance
     with pytest.raises(InputError, match="decode_error: -1 must be a finite number of at least 0"):
         replace(SMALL.provenance, decode_error=-1)
+    with pytest.raises(InputError, match="mean_over_median: 0 must be a finite number above 0"):
+        replace(SMALL.provenance, mean_over_median=0)
 
 
 @pytest.mark.parametrize("path", ALL_SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -116,6 +120,7 @@ BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
     "newer format": (swap("profile 1", "profile 2"), "version 2 is newer than version 1.*pip install -U"),
     "no device": (without("^# device"), "front matter: missing device"),
     "no checksum": (without("^# sha256"), "front matter: missing sha256"),
+    "mean a word": (swap("# rows:", "# mean_over_median: small\n# rows:"), "mean_over_median: 'small' must be a float"),
     "decode error a word": (swap("# rows:", "# decode_error: small\n# rows:"), "decode_error: 'small' must be a float"),
     "rows not a number": (lambda text: re.sub(r"rows: \d+", "rows: many", text), "rows: 'many' must be a int"),
     "network not a mapping": (
@@ -203,11 +208,11 @@ def test_quantiles_are_those_of_layers_where_they_have_some():
         replace(row, p10_ms=0.95 * row.ms, p90_ms=1.1 * row.ms) if row.op == "layer" and row.context == 64 else row
         for row in WHOLE_LAYER.rows
     ]
-    assert make_profile(rows).relative_quantiles() == pytest.approx((0.95, 1.1))
+    assert make_profile(rows).spread() == (pytest.approx(0.95), pytest.approx(1.1), None)
 
 
 def test_quantiles_are_pooled_over_measured_rows():
-    low, high = SMALL.relative_quantiles()
+    low, high, _ = SMALL.spread()
     assert (low, high) == pytest.approx((0.9, 1.2))
     bare = [ProfileRow(r.op, 1, r.batch, r.query_tokens, r.context, r.ms, "derived") for r in small_rows()]
-    assert make_profile(bare).relative_quantiles() is None
+    assert make_profile(bare).spread() is None

@@ -111,17 +111,25 @@ def behind_ms(layers: int, nth: int | None) -> float:
     return HOST_MS * share if nth is None else HOST_MS + CHOOSE_MS * (share if nth == 1 else share / 2)
 
 
-def fake_drafts(batch: int, layers: int) -> Record:
+def fake_drafts(forwards: FakeForwards, batch: int, layers: int, context: int, length: int) -> Record:
     """Four rows; the first is to be left out, and so is what one sequence alone does."""
-    record, at = Record(), 0.0
+    record, clock, began = Record(), forwards.clock, forwards.clock.seconds
+
+    def run(first: int, last: int, sequences: int, logits: int, gap_ms: float) -> None:
+        at = clock.seconds
+        forwards.forward(first, last, [Piece(i, context - 1, 1, logits, [0]) for i in range(sequences)])
+        ms, at_ms = 1000 * (clock.seconds - at), 1000 * (at - began)
+        rows = sequences * logits
+        record.device.append(DeviceForward("n", first, last, sequences, sequences, rows, None, ms, at_ms, 1))
+        clock.spend(gap_ms)
+
     for row in range(4):
-        rows = 1 if row else 3
-        for nth in (*range(1, 9), None, 0):
+        for nth in (*range(1, length + 1), None):
             alone = batch > 1 and nth == 3 and row == 2
-            forward = (layers if nth != 0 else N_LAYERS, 1 if alone else batch, rows * batch * (nth is not None))
-            record.device.append(DeviceForward("n", 0, forward[0], forward[1], batch, forward[2], None, 5.0, at, 10))
-            at += 5.0 + (behind_ms(layers, nth) if nth != 0 and row and not alone else 9.0) * batch
-    record.wall_ms = at
+            gap_ms = behind_ms(layers, nth) * batch if row and not alone else 9.0
+            run(0, layers, 1 if alone else batch, int(nth is not None), gap_ms)
+        run(layers, N_LAYERS, batch, 1, 9.0)
+    record.wall_ms = 1000 * (clock.seconds - began)
     return record
 
 
@@ -137,7 +145,7 @@ def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0) ->
         grid.contexts,
         short_exits(grid.shortlists, cuts, grid.head_exits),
         fake_record,
-        fake_drafts,
+        lambda batch, *row: fake_drafts(networks[batch], batch, *row),
     )
     for batch in grid.batches:
         bench.fill(batch, grid.contexts[-1])

@@ -110,7 +110,7 @@ def test_the_profile_prices_what_the_device_takes(first, last, read, batch):
 
 def test_a_forward_in_a_row_costs_what_was_measured_of_such():
     cost = NetworkCost(profile(measured(saved_ms=0.5)), tensor_parallel=1)
-    for last, logits, places in ((2, 4, (1, 2, 4, 8, 20)), (3, 4, (1, 4)), (7, 0, (2, 3, 5, 9, 20))):
+    for last, logits, places in ((2, 4, (1, 2, 4, 8, 20)), (3, 4, (1, 4)), (7, 0, (3, 5, 9, 20))):
         at = {
             "first_layer": 0,
             "last_layer": last,
@@ -153,3 +153,24 @@ def test_quantiles_are_those_of_the_forwards():
         if row.origin == "measured" and row.op == "layer":
             assert row.p10_ms == pytest.approx(row.ms * 0.92)
             assert row.p90_ms == pytest.approx(row.ms * 1.24)
+
+
+def test_what_has_two_humps_is_priced_at_its_mean():
+    """Drafts and the gaps behind them; other forwards at their medians, whose means the profile tells besides."""
+    samples, late = measured(), (1.0, 1.0, 1.3)
+    for point, ms in samples.items():
+        if point.what in (What.REPEAT, What.DRAFTED):
+            samples[point] = [ms[0], ms[0], 4 * ms[0]]
+        elif point.what is What.SPAN:
+            samples[point] = [x * y for x, y in zip(ms, late, strict=True)]
+    usual, other = fit(measured()), fit(samples)
+    assert other.mean_over_median == pytest.approx(1.1)
+    ratio = {row.point: other_row.ms / row.ms for row, other_row in zip(usual.rows, other.rows, strict=True)}
+    assert ratio["repeat_2", 1, 1, 1, 8] == pytest.approx(2.0 / 1.1)
+    assert ratio["layer", 1, 1, 1, 64] == pytest.approx(1.0)
+    assert ratio["choose_2", 1, 1, 1, 0] > 1.5
+
+
+def test_a_process_put_aside_for_a_second_is_not_a_late_forward():
+    samples = {point: [*ms, 1000.0] if point.what is What.SPAN else ms for point, ms in measured().items()}
+    assert fit(samples).mean_over_median <= (3 + 4) / 4

@@ -16,6 +16,7 @@ from hispec_sim.profiler.measure import AGES_S, CHECK_SHARE, MOST_REPEATS, ROUND
 from hispec_sim.profiler.plan import Grid, chosen_grid
 from hispec_sim.profiler.quiet import Probe
 
+MANY = Grid(4, (1,), (1, 2, 4), (8, 16, 32, 64))
 SMALL = Grid(4, (1,), (1,), (8, 16))
 
 
@@ -72,25 +73,54 @@ def test_long_episodes_are_played_in_every_other_round():
     assert (player.passes(8), player.passes(16)) == (1 + ROUNDS, 1 + ROUNDS // 2 + 1)
 
 
-def test_what_is_predicted_runs_between_rounds_and_has_a_share_of_their_time(tmp_path):
+def test_what_is_predicted_runs_between_scenes_and_has_a_share_of_their_time(tmp_path):
     clock, measurement = FakeClock(), Measurement({})
     player = Scripted(clock, {})
-    rooms: list[tuple[int, float]] = []
+    before: list[int] = []
 
-    def check(room_s: float) -> None:
-        rooms.append((len(player.plays), room_s))
-        measurement.checked.setdefault("a decode", []).append(2.0)
+    def check() -> dict[str, list[float]]:
+        before.append(len(player.plays))
+        clock.spend(7.0)
+        return {"a decode": [7.0]}
 
     go(player, clock, measurement, check=check)
     episodes = len(SMALL.episodes())
-    played = [count for count, _ in rooms]
-    assert played[0] == 2 * episodes, "the first round only warms up"
-    assert len(rooms) == ROUNDS
-    assert (np.diff(played) > 0).all()
-    round_s = episodes * 0.01  # a play takes 10 ms, and the steady work behind it a little
-    assert CHECK_SHARE * round_s <= rooms[0][1] <= 1.5 * CHECK_SHARE * round_s
+    assert before[0] == episodes + 1, "the first round only warms up"
+    plays_s = ROUNDS * episodes * 0.01  # a play takes 10 ms
+    assert len(before) * 0.007 == pytest.approx(CHECK_SHARE * plays_s, abs=0.007)
+    assert set(np.diff(before)) == {3, 4}, "3.5 plays earn one"
+    scenes = [number for number, scene in enumerate(measurement.scenes) if not scene.samples]
+    assert {scene for scene, _ in measurement.checked["a decode"]} <= set(scenes)
     measurement.save(tmp_path / "state.json")
-    assert Measurement.load(tmp_path / "state.json").checked == {"a decode": [2.0] * ROUNDS}
+    again = Measurement.load(tmp_path / "state.json")
+    assert again.checked == measurement.checked
+    assert again.checked_ms() == {"a decode": pytest.approx([7.0] * len(before))}
+
+
+def test_what_is_predicted_is_taken_at_the_usual_pace():
+    """Half of the time everything takes twice as long, scenes and what is predicted alike."""
+    clock, measurement = FakeClock(), Measurement({})
+
+    def slower() -> float:
+        return 1.0 + (int(clock.seconds / 0.6) % 2)
+
+    class Slow(Scripted):
+        def play(self, episode: Episode) -> list[tuple[Point, float]]:
+            self.default_ms = 10.0 * slower()
+            return super().play(episode)
+
+    def check() -> dict[str, list[float]]:
+        ms = 7.0 * slower()
+        clock.spend(ms)
+        return {"a decode": [ms]}
+
+    probe = Probe(clock, lambda: clock.spend(0.1))
+    go(Slow(clock, {}), clock, measurement, MANY, check=check, budget_s=30.0, probe=probe)
+    raw = [ms for _, ms in measurement.checked["a decode"]]
+    (usual,) = measurement.checked_ms().values()
+    assert max(raw) == 2 * min(raw)
+    assert np.quantile(usual, 0.8) < 1.1 * np.quantile(usual, 0.2), "but for the ends of slow times"
+    assert np.median(usual) == pytest.approx(4 / 3 * 7.0, rel=0.05), "as long again in half of the time"
 
 
 def test_the_time_of_others_is_not_of_the_budget():
@@ -99,14 +129,18 @@ def test_the_time_of_others_is_not_of_the_budget():
     def played(others_s: float) -> tuple[list[Episode], float]:
         clock, measurement = FakeClock(), Measurement({})
         player = Scripted(clock, {8: [10.0, 20.0, 10.0]}, default_ms=1.0)
-        rooms: list[float] = []
+        checks: list[float] = []
+
+        def check() -> dict[str, list[float]]:
+            checks.append(clock.seconds)
+            return {}
 
         def rest() -> float:
             clock.spend(1000 * others_s)
             return others_s
 
-        go(player, clock, measurement, budget_s=1.0, rest=rest, check=rooms.append)
-        assert max(rooms) < CHECK_SHARE
+        go(player, clock, measurement, budget_s=1.0, rest=rest, check=check)
+        assert checks
         return player.plays, measurement.spent_s
 
     assert played(5.0)[0] == played(0.0)[0]
@@ -192,7 +226,7 @@ def test_a_noisy_machine_is_refused_with_advice_unless_allowed():
 
 def test_a_budget_too_small_names_one_that_is_enough():
     clock = FakeClock()
-    with pytest.raises(InputError, match=r"--budget is too small: 3 rounds .* give 2.5m,"):
+    with pytest.raises(InputError, match=r"--budget is too small: 3 rounds .* give 2m,"):
         go(Scripted(clock, {}, default_ms=4000.0), clock, Measurement({}), budget_s=20.0)
 
 

@@ -101,6 +101,16 @@ def test_samples_that_are_no_forwards_have_the_pace_of_their_scene() -> None:
     assert len(paces([])) == 0
 
 
+def test_times_at_the_usual_pace_add_up_to_what_all_took() -> None:
+    """Three quarters of the time as fast as can be, a quarter twice slower: usual is neither."""
+    scenes = scenes_of(
+        np.random.default_rng(0), np.tile(np.repeat([1.0, 1.0, 1.0, 2.0], 20), 3)[: POINTS * ROUNDS], 0.0
+    )
+    of_all = sum(sum(ms) for ms in steadied(scenes).values())
+    assert of_all == pytest.approx(sum(ms for s in scenes for _, ms in s.samples), rel=0.02)
+    assert np.median(steadied(scenes)[span(1)]) > 1.1
+
+
 def test_rows_take_medians_at_the_usual_pace_and_the_spread_of_the_times() -> None:
     repeat = Point(What.REPEAT, 1, 1, 8, 0, 1, 1)
     whole = [Point(What.SPAN, 1, 1, 8, 0, n, int(n == 2)) for n in (1, 2)]

@@ -10,6 +10,7 @@ import pytest
 
 from hispec_sim.scenario.load import load_scenario
 from hispec_sim.simulate.jitter import jitter_factors, mean_factor
+from hispec_sim.spread import Spread
 from hispec_sim.study.study import Study
 
 QUICK = Path(__file__).parents[2] / "scenarios/quick.yaml"
@@ -23,7 +24,7 @@ SMALL = [
 
 def test_factors_have_the_given_quantiles() -> None:
     """10 %, 50 % and 90 %, with each side as wide as was measured."""
-    factors = list(islice(jitter_factors((0.95, 1.3), np.random.default_rng(1)), 200_000))
+    factors = list(islice(jitter_factors(Spread(0.95, 1.3), np.random.default_rng(1)), 200_000))
     np.testing.assert_allclose(np.quantile(factors, [0.1, 0.5, 0.9]), [0.95, 1.0, 1.3], rtol=0.005)
 
 
@@ -50,8 +51,18 @@ def test_jitter_spreads_time_but_not_outcomes() -> None:
 
 
 def test_the_mean_factor_is_the_mean_of_many() -> None:
-    quantiles = (0.9, 1.4)
+    quantiles = Spread(0.9, 1.4)
     drawn = list(islice(jitter_factors(quantiles, np.random.default_rng(3)), 200_000))
     assert mean_factor(quantiles) == pytest.approx(np.mean(drawn), rel=2e-3)
     assert mean_factor(quantiles) > 1.05
     assert mean_factor(None) == 1
+
+
+def test_a_measured_mean_counts_for_more_than_the_quantiles_tell() -> None:
+    """Times of two kinds, fast and slow: the mean is not where two lognormal halves would have it."""
+    spread = Spread(0.8, 1.1, mean=0.99)
+    drawn = list(islice(jitter_factors(spread, np.random.default_rng(3)), 200_000))
+    assert np.mean(drawn) == pytest.approx(0.99, rel=1e-3)
+    assert np.quantile(drawn, 0.9) / np.quantile(drawn, 0.1) == pytest.approx(1.1 / 0.8, rel=0.01)
+    assert mean_factor(spread) == 0.99
+    assert mean_factor(Spread(0.8, 1.1)) < 0.975

@@ -18,6 +18,7 @@ from hispec_sim.scenario.load import load_scenario
 from hispec_sim.simulate.configuration import Configuration, simulate
 from hispec_sim.simulate.metrics import RunMetrics, measure
 from hispec_sim.simulate.vectorised import evaluate, supports
+from hispec_sim.spread import Spread
 from hispec_sim.study.run import configuration_of
 
 COUNTED = ("committed_tokens", "tokens_per_target_pass", "matched_per_drafted", "forwards_per_round")
@@ -115,7 +116,7 @@ def test_what_is_not_supported_is_named() -> None:
     assert supports(plain) is None
     assert supports(replace(plain, jitter={"big": None})) is None
     assert supports(replace(plain, requests=1, concurrency=8)) is None
-    shared, jittery = replace(plain, concurrency=2), replace(plain, jitter={"big": (0.9, 1.2)})
+    shared, jittery = replace(plain, concurrency=2), replace(plain, jitter={"big": Spread(0.9, 1.2)})
     assert "concurrency 2" in str(supports(shared))
     assert "jitter" in str(supports(jittery))
     with pytest.raises(InputError, match="configuration 1 needs the SimPy engine: concurrency 2"):
