@@ -25,8 +25,8 @@ from hispec_sim.profiler.token_pool import TokenPool
 CLOCKS = ("wall", "processor")
 NETWORK = "network"
 PROMPT_TOKENS, NEW_TOKENS = 16, 32
-ROWS_TOKENS = 3 * (max(ROW_LENGTHS) + 1)
-"""New tokens of a decode by rows of drafts: three of the longest, or more of shorter ones."""
+ROWS_TOKENS = 2 * (max(ROW_LENGTHS) + 1)
+"""New tokens of a decode by rows of drafts: two of the longest, or more of shorter ones."""
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
 READ = (16384, 1024)
 """Shape of the matrix of steady reading: 64 MiB."""

@@ -129,7 +129,7 @@ def test_a_profile_of_another_machine_is_refused_unless_asked(profile, model, tm
         assert status == 0, printed
 
 
-@pytest.mark.parametrize(("length", "rows"), [(2, 8), (8, 2)])
+@pytest.mark.parametrize(("length", "rows"), [(2, 5), (8, 1)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_rows_of_drafts_are_whole_whatever_the_target_thinks(batch, length, rows):
     """All but the first row of a decode count, all sequences side by side in each, and what catches up behind each."""
