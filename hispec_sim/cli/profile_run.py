@@ -175,7 +175,7 @@ def _checked(profile: LatencyProfile, checking: SelfCheck, times: Times) -> Late
 
 def _opened(settings: dict[str, Any], path: Path, out: Path, *, resume: bool, force: bool) -> Any:
     """A new measurement, or the unfinished one if it is of the same."""
-    from hispec_sim.profiler.measure import Measurement
+    from hispec_sim.profiler.measurement import Measurement
 
     if out.exists() and not force:
         raise InputError(f"{out} exists already; nothing was measured. Give --force to replace it.")

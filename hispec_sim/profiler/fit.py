@@ -206,13 +206,10 @@ def _repeats(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list
     """Whole forwards of one token in rows, drawn to straight lines along the context. Means: what few layers take has
     two humps, one where caches still hold them and one where they do not."""
     found = {p: (means[p], each.error) for p, each in times.items() if p.what is What.REPEAT}
-    rows = [
+    return [
         _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), ms, times[p])
         for p, ms in _drawn(found, lambda p: replace(p, context=0), lambda p: p.context).items()
     ]
-    for of in sorted({row.point[:4] for row in rows}):
-        rows += shorter([row for row in rows if row.point[:4] == of], ())
-    return rows
 
 
 def _exit_head_ms(times: Mapping[Point, Times], parts: Mapping[Part, float]) -> dict[tuple[int, int, int, int], float]:

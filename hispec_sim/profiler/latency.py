@@ -18,7 +18,8 @@ from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import cascades, clock_for, default_exits, open_bench, steady_reading, steady_work
 from hispec_sim.profiler.fit import Fit, fit
 from hispec_sim.profiler.machine import device_slug, dtype_name, machine_of, software
-from hispec_sim.profiler.measure import Measurement, Stand, measure
+from hispec_sim.profiler.measure import Stand, measure
+from hispec_sim.profiler.measurement import Measurement
 from hispec_sim.profiler.moments import AnyMoment, Moments, QuietMoments
 from hispec_sim.profiler.pace import paces, steadied
 from hispec_sim.profiler.plan import COARSE_QUERY_TOKENS, CONTEXTS, Grid

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from hispec_sim.errors import InputError
 from hispec_sim.profiler.clock import Clock
 from hispec_sim.profiler.forwards import Episode, Kind, Point, Sample, What
+from hispec_sim.profiler.measurement import Measurement
 from hispec_sim.profiler.moments import AnyMoment, Moments
-from hispec_sim.profiler.pace import Scene, paces, steadied
+from hispec_sim.profiler.pace import Scene, steadied
 from hispec_sim.profiler.plan import Grid, chosen_grid, long_from_s
 from hispec_sim.profiler.quiet import Probe
 
@@ -37,84 +35,16 @@ CHECK_SHARE = 0.2
 """Of the time that scenes take, for what the profile is to predict, where that is asked for."""
 
 
+Predicted = Callable[[], Mapping[str, Sequence[float]]]
+"""Runs something that the profile is to predict; milliseconds by name."""
+
+
 class Player(Protocol):
     """Plays episodes (`forwards.Bench`, or a test's)."""
 
     def play(self, episode: Episode) -> list[Sample]:
         """What was timed."""
         ...
-
-
-@dataclass(slots=True)
-class Measurement:
-    """What has been measured so far: which grid, the scenes in order, the seconds spent; and, of what the profile
-    is to predict, by name the number of the scene, which has no samples, and its milliseconds."""
-
-    settings: dict[str, Any]
-    grid: Grid | None = None
-    scenes: list[Scene] = field(default_factory=list)
-    played: dict[Episode, int] = field(default_factory=dict)
-    spent_s: float = 0.0
-    probe_ms: list[float] = field(default_factory=list)
-    checked: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-
-    @property
-    def samples(self) -> dict[Point, list[float]]:
-        """All times (ms) by point, in order."""
-        found: dict[Point, list[float]] = {}
-        for scene in self.scenes:
-            for point, ms in scene.samples:
-                found.setdefault(point, []).append(ms)
-        return found
-
-    def checked_ms(self) -> dict[str, list[float]]:
-        """The times of what the profile is to predict, at the machine's usual pace."""
-        slower = np.exp(paces(self.scenes))
-        return {name: [ms / float(slower[scene]) for scene, ms in found] for name, found in self.checked.items()}
-
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        numbers = {point: number for number, point in enumerate(self.samples)}
-        content = {
-            "settings": self.settings,
-            "grid": asdict(self.grid) if self.grid else None,
-            "points": [astuple(point) for point in numbers],
-            "scenes": [[scene.at_s, [[numbers[point], ms] for point, ms in scene.samples]] for scene in self.scenes],
-            "played": [[astuple(episode), times] for episode, times in self.played.items()],
-            "spent_s": self.spent_s,
-            "probe_ms": self.probe_ms,
-            "checked": self.checked,
-        }
-        unfinished = path.with_name(path.name + ".new")
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(unfinished, path)  # noqa: PTH105 - the atomic step, named as what it is
-
-    @staticmethod
-    def load(path: Path) -> Measurement:
-        """Raises InputError if there is none, or it is damaged."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            grid: dict[str, Any] = content["grid"] or {}
-            lists: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in grid.items()
-            }
-            points = [Point(What(point[0]), *point[1:]) for point in content["points"]]
-            return Measurement(
-                dict(content["settings"]),
-                Grid(**lists) if lists else None,
-                [
-                    Scene(float(at_s), tuple((points[number], float(ms)) for number, ms in samples))
-                    for at_s, samples in content["scenes"]
-                ],
-                {Episode(Kind(episode[0]), *episode[1:]): int(times) for episode, times in content["played"]},
-                float(content["spent_s"]),
-                [float(x) for x in content["probe_ms"]],
-                {str(name): [(int(scene), float(ms)) for scene, ms in of] for name, of in content["checked"].items()},
-            )
-        except FileNotFoundError:
-            raise InputError(f"there is no unfinished measurement to go on with (no {path})") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise InputError(f"{path} is damaged ({error!r}); delete it and measure anew") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +81,7 @@ def measure(
     rng: np.random.Generator,
     save: Callable[[], None] = lambda: None,
     show: Callable[[Stand], None] = lambda stand: None,
-    check: Callable[[], Mapping[str, Sequence[float]]] | None = None,
+    check: Predicted | None = None,
     rest: Callable[[], float] = lambda: 0.0,
     moments: Moments | None = None,
 ) -> None:
@@ -159,101 +89,150 @@ def measure(
 
     A first round, not kept, warms everything up and tells what episodes cost; then the grid is chosen, played in
     rounds of random order, and what is wide is played on until it is sharp or `budget_s` is used. KeyboardInterrupt
-    saves and goes on to the caller. Between episodes `check` runs something that the profile is to predict, and returns
-    milliseconds by name, as often as takes `CHECK_SHARE` of their time; `rest` may let others work, and returns for how
-    many seconds: they are not of the budget, nor is what `moments` lose, in which episodes are played: all of them,
-    unless given.
+    saves and goes on to the caller. Between episodes `check` is called as often as takes `CHECK_SHARE` of their time,
+    and `rest`, which may let others work, and returns for how many seconds: they are not of the budget, nor is what
+    `moments` lose, in which episodes are played: all of them, unless given.
     Raises InputError on a noisy machine unless `allow_noise`, and when the budget is too small for three rounds.
     """
-    began_s, saved_s, before_s, others_s = clock.now_s(), clock.now_s(), measurement.spent_s, 0.0
-    owed_s = 0.0  # to what the profile is to predict
-    moments = moments or AnyMoment()
-    lost_before_s = moments.lost_s
-    # What was measured before was measured long ago, whatever the clock of that process said.
-    apart_s = measurement.scenes[-1].at_s + AGES_S - began_s if measurement.scenes else 0.0
-
-    def spent_s() -> float:
-        return before_s + clock.now_s() - began_s - others_s - (moments.lost_s - lost_before_s)
-
-    def left_s() -> float:
-        return budget_s - spent_s()
-
-    def tell(text: str) -> None:
-        show(Stand(text, min(1.0, spent_s() / budget_s), max(0.0, left_s())))
-
-    def judge() -> None:
-        measurement.spent_s, measurement.probe_ms = spent_s(), probe.ms
-        if not allow_noise:
-            probe.demand_quiet()
-
-    def keep_scene(took_s: float, samples: Sequence[Sample]) -> None:
-        measurement.scenes.append(Scene(clock.now_s() - took_s / 2 + apart_s, tuple(samples)))
-
-    def play_check(check: Callable[[], Mapping[str, Sequence[float]]]) -> float:
-        at_s, found = spent_s(), check()
-        took_s = spent_s() - at_s
-        keep_scene(took_s, ())
-        for name, ms in found.items():
-            measurement.checked.setdefault(name, []).extend((len(measurement.scenes) - 1, each) for each in ms)
-        return took_s
-
-    def play_round(
-        episodes: Sequence[Episode], text: str, *, must_end: bool, keep: bool = True
-    ) -> dict[Episode, float]:
-        nonlocal saved_s, others_s, owed_s
-        cost_s: dict[Episode, float] = {}
-        for number, index in enumerate(rng.permutation(len(episodes))):
-            if not must_end and left_s() <= 0:
-                break
-            others_s += rest()
-            episode, at_s = episodes[index], spent_s()
-            found = moments.measure(partial(player.play, episode), lambda: tell("waiting for a quiet moment"))
-            cost_s[episode] = spent_s() - at_s
-            if keep:
-                keep_scene(cost_s[episode], found)
-                measurement.played[episode] = measurement.played.get(episode, 0) + 1
-                owed_s += CHECK_SHARE * cost_s[episode]
-            probe.run()
-            if keep and check and owed_s > 0:
-                owed_s -= play_check(check)
-            if clock.now_s() - saved_s > SAVE_EVERY_S:
-                saved_s, measurement.spent_s = clock.now_s(), spent_s()
-                save()
-            tell(f"{text}, {number + 1} of {len(episodes)}")
-        return cost_s
-
+    session = _Session(
+        measurement, player, clock, probe, budget_s, allow_noise, rng, save, show, check, rest, moments or AnyMoment()
+    )
     try:
-        probe.ms.clear()
-        probe.warm_up()
-        probe.run(30)
-        judge()
-        warmed = measurement.grid or coarse
-        cost_s = play_round(warmed.episodes(), "warming up", must_end=True, keep=False)
-        if measurement.grid is None:
-            round_s = sum(cost_s.values())
-            if FEWEST_ROUNDS * round_s > max(left_s(), 0.0) * 1.2:
+        session.warm_up(coarse)
+        session.play_rounds()
+    finally:
+        session.note()
+        save()
+
+
+@dataclass(slots=True)
+class _Session:
+    """The arguments of `measure`, and the seconds of one process: when it began and last saved, what others had of its
+    time, how far scenes of an earlier one lie back, and what is owed to what the profile is to predict."""
+
+    measurement: Measurement
+    player: Player
+    clock: Clock
+    probe: Probe
+    budget_s: float
+    allow_noise: bool
+    rng: np.random.Generator
+    save: Callable[[], None]
+    show: Callable[[Stand], None]
+    check: Predicted | None
+    rest: Callable[[], float]
+    moments: Moments
+    began_s: float = field(init=False)
+    saved_s: float = field(init=False)
+    before_s: float = field(init=False)
+    apart_s: float = field(init=False)
+    others_s: float = 0.0
+    owed_s: float = 0.0
+    cost_s: dict[Episode, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        scenes = self.measurement.scenes
+        self.began_s = self.saved_s = self.clock.now_s()
+        self.before_s = self.measurement.spent_s + self.moments.lost_s
+        # What was measured before was measured long ago, whatever the clock of that process said.
+        self.apart_s = scenes[-1].at_s + AGES_S - self.began_s if scenes else 0.0
+
+    def spent_s(self) -> float:
+        return self.before_s + self.clock.now_s() - self.began_s - self.others_s - self.moments.lost_s
+
+    def left_s(self) -> float:
+        return self.budget_s - self.spent_s()
+
+    def tell(self, text: str) -> None:
+        self.show(Stand(text, min(1.0, self.spent_s() / self.budget_s), max(0.0, self.left_s())))
+
+    def note(self) -> None:
+        self.measurement.spent_s, self.measurement.probe_ms = self.spent_s(), list(self.probe.ms)
+
+    def judge(self) -> None:
+        self.note()
+        if not self.allow_noise:
+            self.probe.demand_quiet()
+
+    def warm_up(self, coarse: Grid) -> None:
+        """Play everything once, learn what it costs, and choose the grid if there is none."""
+        self.probe.ms.clear()
+        self.probe.warm_up()
+        self.probe.run(30)
+        self.judge()
+        self.cost_s = self.play((self.measurement.grid or coarse).episodes(), "warming up", must_end=True, keep=False)
+        if self.measurement.grid is None:
+            round_s = sum(self.cost_s.values())
+            if FEWEST_ROUNDS * round_s > max(self.left_s(), 0.0) * 1.2:
                 raise InputError(
                     f"--budget is too small: {FEWEST_ROUNDS} rounds of the coarsest grid take "
-                    f"{FEWEST_ROUNDS * round_s:.0f} s and the first, for warming up, took {spent_s():.0f} s; give "
-                    f"{math.ceil((FEWEST_ROUNDS * round_s + spent_s()) / 30) / 2:g}m, or fewer --batch or --contexts"
+                    f"{FEWEST_ROUNDS * round_s:.0f} s and the first, for warming up, took {self.spent_s():.0f} s; give "
+                    f"{math.ceil((FEWEST_ROUNDS * round_s + self.spent_s()) / 30) / 2:g}m, or fewer --batch or "
+                    "--contexts"
                 )
-            measurement.grid = chosen_grid(coarse, cost_s, COMPLETE_SHARE * left_s() / ROUNDS)
-        episodes, long_s = measurement.grid.episodes(), long_from_s(cost_s)
+            self.measurement.grid = chosen_grid(coarse, self.cost_s, COMPLETE_SHARE * self.left_s() / ROUNDS)
+
+    def play_rounds(self) -> None:
+        """The chosen grid in `ROUNDS`, then what is wide, until all is sharp or the budget is used."""
+        measurement = self.measurement
+        assert measurement.grid is not None
+        episodes, long_s = measurement.grid.episodes(), long_from_s(self.cost_s)
         for number in range(1, ROUNDS + 1):
             due = [
                 episode
                 for episode in episodes
                 if measurement.played.get(episode, 0)
-                < (number if cost_s.get(episode, 0.0) <= long_s else rounds_of_long(number))
+                < (number if self.cost_s.get(episode, 0.0) <= long_s else rounds_of_long(number))
             ]
-            play_round(due, f"round {number}", must_end=number <= FEWEST_ROUNDS)
-            judge()
-        while left_s() > 0 and (wide := wide_episodes(episodes, steadied(measurement.scenes), measurement.played)):
-            play_round(wide, f"{len(wide)} wide", must_end=False)
-            judge()
-    finally:
-        measurement.spent_s, measurement.probe_ms = spent_s(), list(probe.ms)
-        save()
+            self.play(due, f"round {number}", must_end=number <= FEWEST_ROUNDS)
+            self.judge()
+        while self.left_s() > 0 and (wide := wide_episodes(episodes, steadied(measurement.scenes), measurement.played)):
+            self.play(wide, f"{len(wide)} wide", must_end=False)
+            self.judge()
+
+    def play(
+        self, episodes: Sequence[Episode], text: str, *, must_end: bool, keep: bool = True
+    ) -> dict[Episode, float]:
+        """The episodes in random order, and what each cost."""
+        cost_s: dict[Episode, float] = {}
+        for number, index in enumerate(self.rng.permutation(len(episodes))):
+            if not must_end and self.left_s() <= 0:
+                break
+            self.others_s += self.rest()
+            episode, at_s = episodes[index], self.spent_s()
+            found = self.moments.measure(
+                partial(self.player.play, episode), lambda: self.tell("waiting for a quiet moment")
+            )
+            cost_s[episode] = self.spent_s() - at_s
+            if keep:
+                self.keep_scene(cost_s[episode], found)
+                self.measurement.played[episode] = self.measurement.played.get(episode, 0) + 1
+            self.probe.run()
+            if keep and self.check:
+                self.owed_s += CHECK_SHARE * cost_s[episode]
+                self.pay(self.check)
+            if self.clock.now_s() - self.saved_s > SAVE_EVERY_S:
+                self.saved_s = self.clock.now_s()
+                self.note()
+                self.save()
+            self.tell(f"{text}, {number + 1} of {len(episodes)}")
+        return cost_s
+
+    def keep_scene(self, took_s: float, samples: Sequence[Sample]) -> None:
+        middle_s = self.clock.now_s() - took_s / 2
+        self.measurement.scenes.append(Scene(middle_s + self.apart_s, tuple(samples)))
+
+    def pay(self, check: Predicted) -> None:
+        """Run something that the profile is to predict, if its time has come; it is a scene without samples."""
+        if self.owed_s <= 0:
+            return
+        at_s, found = self.spent_s(), check()
+        took_s = self.spent_s() - at_s
+        self.owed_s -= took_s
+        self.keep_scene(took_s, ())
+        scene = len(self.measurement.scenes) - 1
+        for name, ms in found.items():
+            self.measurement.checked.setdefault(name, []).extend((scene, each) for each in ms)
 
 
 def rounds_of_long(number: int) -> int:

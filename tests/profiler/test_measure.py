@@ -12,7 +12,8 @@ from fake_device import GRID, FakeClock, fake_bench
 
 from hispec_sim.errors import InputError
 from hispec_sim.profiler.forwards import Episode, Kind, Point, What
-from hispec_sim.profiler.measure import AGES_S, CHECK_SHARE, MOST_REPEATS, ROUNDS, Measurement, is_wide, measure
+from hispec_sim.profiler.measure import AGES_S, CHECK_SHARE, MOST_REPEATS, ROUNDS, is_wide, measure
+from hispec_sim.profiler.measurement import Measurement
 from hispec_sim.profiler.plan import Grid, chosen_grid
 from hispec_sim.profiler.quiet import Probe
 

@@ -8,7 +8,8 @@ from fake_device import FakeClock
 
 from hispec_sim.errors import InputError
 from hispec_sim.profiler.forwards import Episode, Kind, Point, What
-from hispec_sim.profiler.measure import ROUNDS, Measurement, measure
+from hispec_sim.profiler.measure import ROUNDS, measure
+from hispec_sim.profiler.measurement import Measurement
 from hispec_sim.profiler.moments import LEARN, LOOK, PATIENCE_S, PAUSE_S, AnyMoment, QuietMoments
 from hispec_sim.profiler.plan import Grid
 from hispec_sim.profiler.quiet import Probe
