@@ -2,7 +2,7 @@
 
 A forward through n layers takes fixed + embedding (from the first layer on) + n x layer + LM head (where read out).
 Spans of several lengths, all layers at once among them, are one linear system for these parts, solved by least squares
-of relative errors; how well the line fits is told as the median and 95th percentile of what is left over. What is fixed
+of relative errors, in which long spans count more; how well the line fits is told as the median and 95th percentile of what is left over. What is fixed
 and the embedding are small against noise, so they are held to straight lines over tokens (but for whole prompts).
 """
 
@@ -110,7 +110,7 @@ def _is_prompt(point: Point) -> bool:
 
 
 def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[np.float64]]:
-    """Least squares of relative errors; unknowns that come out below nothing are held there and the rest is solved
+    """Weighted least squares of relative errors; unknowns that come out below nothing are held there and the rest is solved
     again. Returns the parts of all points, and the relative error at each."""
     columns: dict[Part, int] = {}
     for point in medians:
@@ -121,9 +121,10 @@ def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[n
         for unknown, times in _unknowns_of(point).items():
             counts[row, columns[unknown]] = times
     relative = counts / np.array(list(medians.values()))[:, None]
+    weight = _weights(medians)
     free, solution = np.ones(len(columns), dtype=bool), np.zeros(len(columns))
     while True:
-        solution[free] = np.linalg.lstsq(relative[:, free], np.ones(len(relative)), rcond=None)[0]
+        solution[free] = np.linalg.lstsq(weight[:, None] * relative[:, free], weight, rcond=None)[0]
         if (solution >= 0).all():
             break
         free &= solution >= 0
@@ -143,6 +144,16 @@ def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[n
             if mine:
                 parts[part] = max(LEAST_MS, float(sum(mine)) / (layers if op == "layer" else 1))
     return parts, np.abs(relative @ solution - 1)
+
+
+def _weights(medians: Mapping[Point, float]) -> NDArray[np.float64]:
+    """How much each span's relative error counts: what scatters from kernel to kernel averages out in long spans, as the
+    square root of their time. All layers at once count the same for every shape."""
+    longest: dict[tuple[int, int, int], float] = defaultdict(float)
+    for p, ms in medians.items():
+        shape = (p.batch, p.query_tokens, p.context)
+        longest[shape] = max(longest[shape], ms)
+    return np.sqrt([max(0.0, ms) / longest[p.batch, p.query_tokens, p.context] for p, ms in medians.items()])
 
 
 def _evidence(part: Part, spans: Mapping[Point, Times]) -> Times:
