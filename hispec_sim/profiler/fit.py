@@ -2,8 +2,9 @@
 
 A forward through n layers takes fixed + embedding (from the first layer on) + n x layer + LM head (where read out).
 Spans of several lengths, all layers at once among them, are one linear system for these parts, solved by least squares
-of relative errors, in which long spans count more; how well the line fits is told as the median and 95th percentile of what is left over. What is fixed
-and the embedding are small against noise, so they are held to straight lines over tokens (but for whole prompts).
+of relative errors, in which long spans count more; how well the line fits is told as the median and 95th percentile of
+what is left over. What is fixed and the embedding are small against noise, so they are held to straight lines over
+tokens (but for whole prompts).
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def _is_prompt(point: Point) -> bool:
 
 
 def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[np.float64]]:
-    """Weighted least squares of relative errors; unknowns that come out below nothing are held there and the rest is solved
-    again. Returns the parts of all points, and the relative error at each."""
+    """Weighted least squares of relative errors; unknowns that come out below nothing are held there and the rest is
+    solved again. Returns the parts of all points, and the relative error at each."""
     columns: dict[Part, int] = {}
     for point in medians:
         for unknown in _unknowns_of(point):
@@ -147,8 +148,8 @@ def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[n
 
 
 def _weights(medians: Mapping[Point, float]) -> NDArray[np.float64]:
-    """How much each span's relative error counts: what scatters from kernel to kernel averages out in long spans, as the
-    square root of their time. All layers at once count the same for every shape."""
+    """How much each span's relative error counts: what scatters from kernel to kernel averages out in long spans, as
+    the square root of their time. All layers at once count the same for every shape."""
     longest: dict[tuple[int, int, int], float] = defaultdict(float)
     for p, ms in medians.items():
         shape = (p.batch, p.query_tokens, p.context)

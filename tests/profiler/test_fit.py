@@ -174,3 +174,15 @@ def test_what_has_two_humps_is_priced_at_its_mean():
 def test_a_process_put_aside_for_a_second_is_not_a_late_forward():
     samples = {point: [*ms, 1000.0] if point.what is What.SPAN else ms for point, ms in measured().items()}
     assert fit(samples).mean_over_median <= (3 + 4) / 4
+
+
+def test_whole_forwards_are_priced_nearer_to_what_they_took_than_short_spans():
+    """Spans of few layers that come out short, each for itself, do not make the whole network short."""
+    samples, rng = measured(), np.random.default_rng(0)
+    for point, ms in samples.items():
+        if point.what is What.SPAN and point.last_layer - point.first_layer <= 2:
+            samples[point] = [x * rng.uniform(0.8, 0.9) for x in ms]
+    at = {"first_layer": 0, "last_layer": N_LAYERS, "batch": 1, "tokens": 1, "logits": 1, "context": 64}
+    parts = NetworkCost(profile(samples), tensor_parallel=1).parts_ms(**at)
+    took_ms = fixed_ms(1, 1) + embedding_ms(1) + N_LAYERS * layer_ms(1, 1, 64) + head_ms(1, VOCABULARY)
+    assert sum(float(ms) for part, ms in parts.items() if part != "host") == pytest.approx(took_ms, rel=0.02)
