@@ -14,7 +14,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.latency import read_profile
 
 if TYPE_CHECKING:
-    from hispec_sim.profiler.selfcheck import Check
+    from hispec_sim.profiler.checks import Check
 
 WORST = 8
 
@@ -64,7 +64,7 @@ def check_command(
 
 def print_checks(console: Console, checks: Sequence[Check]) -> None:
     """The errors of each group, whether they meet the goals, and the worst predictions."""
-    from hispec_sim.profiler.selfcheck import GOAL_MEDIAN, GOAL_P95, summaries
+    from hispec_sim.profiler.checks import GOAL_MEDIAN, GOAL_P95, summaries
 
     table = Table(title="Predicted against measured", title_justify="left")
     for column in ("", "number", "median error", "p95", "bias", f"goal: {GOAL_MEDIAN:.0%} and {GOAL_P95:.0%}"):

@@ -164,8 +164,8 @@ def run_command(
 
 def _checked(profile: LatencyProfile, checking: SelfCheck, times: Times) -> LatencyProfile:
     from hispec_sim.cli.profile_check import print_checks
+    from hispec_sim.profiler.checks import decode_error, summary_of
     from hispec_sim.profiler.latency import with_notes
-    from hispec_sim.profiler.selfcheck import decode_error, summary_of
 
     checks = checking.checks(profile, times)
     print_checks(Console(), checks)

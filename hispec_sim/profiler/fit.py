@@ -1,11 +1,4 @@
-"""From timed forwards to the rows of a latency profile.
-
-A forward through n layers takes fixed + embedding (from the first layer on) + n x layer + LM head (where read out).
-Spans of several lengths, all layers at once among them, are one linear system for these parts, solved by least squares
-of relative errors, in which long spans count more; how well the line fits is told as the median and 95th percentile of
-what is left over. What is fixed and the embedding are small against noise, so they are held to straight lines over
-tokens (but for whole prompts).
-"""
+"""From timed forwards to the rows of a latency profile."""
 
 from __future__ import annotations
 
@@ -25,16 +18,13 @@ from hispec_sim.profiler.context_lines import Curve, drawn
 from hispec_sim.profiler.filling import filled, prompts_of_all_batches, shorter
 from hispec_sim.profiler.forwards import Point, What
 from hispec_sim.profiler.measure import relative_error
+from hispec_sim.profiler.parts import LEAST_MS, Part, solve
 
-LEAST_MS = 1e-5
-"""Parts too small to measure get this: a profile's times are above 0."""
 MOST_LATE = 4.0
 """Times of a forward count up to so many times their median in a mean: a process that is put aside for a second is none
 of its business."""
 
 K = TypeVar("K")
-Part = tuple[str, int, int, int]
-"""op, batch, query tokens, context; 0 where the op does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +55,7 @@ def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequenc
     (`pace.steadied`), whose medians vary less; the spread in the rows remains that of the samples."""
     times = {point: _times(ms, (steady or samples)[point]) for point, ms in samples.items()}
     spans = {point: each for point, each in times.items() if point.what is What.SPAN}
-    parts, residuals = _solve({point: each.median for point, each in spans.items()})
+    parts, residuals = solve({point: each.median for point, each in spans.items()})
     parts |= _on_lines(parts, spans)
     late = fmean(each.mean / each.median for each in spans.values())
     # A long run is priced at the sum of its times, and this mean: what has a mean of its own has it there.
@@ -87,74 +77,6 @@ def _times(ms: Sequence[float], steady: Sequence[float]) -> Times:
     # Where the median is no more than noise there is no saying what is late.
     mean = float(np.mean(np.minimum(steady, MOST_LATE * median))) if median > 0 else median
     return Times(np.asarray(ms), median, mean, error if isfinite(error) else 0.0)
-
-
-def _unknowns_of(point: Point) -> dict[Part, float]:
-    """How often a span contains each unknown; ops with `_slope` are per token."""
-    batch, tokens = point.batch, point.query_tokens
-    found: dict[Part, float] = {
-        ("layer", batch, tokens, point.context): point.last_layer - point.first_layer,
-        ("forward", batch, tokens if _is_prompt(point) else 0, 0): 1,
-    }
-    if not _is_prompt(point):
-        found["forward_slope", batch, 0, 0] = tokens
-    if point.first_layer == 0:
-        found["embedding", 1, 0, 0] = 1
-        found["embedding_slope", 1, 0, 0] = batch * tokens
-    if point.logits:
-        found["lm_head", 1, batch * point.logits, 0] = 1
-    return found
-
-
-def _is_prompt(point: Point) -> bool:
-    return point.query_tokens == point.context
-
-
-def _solve(medians: Mapping[Point, float]) -> tuple[dict[Part, float], NDArray[np.float64]]:
-    """Weighted least squares of relative errors; unknowns that come out below nothing are held there and the rest is
-    solved again. Returns the parts of all points, and the relative error at each."""
-    columns: dict[Part, int] = {}
-    for point in medians:
-        for unknown in _unknowns_of(point):
-            columns.setdefault(unknown, len(columns))
-    counts = np.zeros((len(medians), len(columns)))
-    for row, point in enumerate(medians):
-        for unknown, times in _unknowns_of(point).items():
-            counts[row, columns[unknown]] = times
-    relative = counts / np.array(list(medians.values()))[:, None]
-    weight = _weights(medians)
-    free, solution = np.ones(len(columns), dtype=bool), np.zeros(len(columns))
-    while True:
-        solution[free] = np.linalg.lstsq(weight[:, None] * relative[:, free], weight, rcond=None)[0]
-        if (solution >= 0).all():
-            break
-        free &= solution >= 0
-        solution[~free] = 0.0
-    parts: dict[Part, float] = {}
-    for point in medians:
-        batch, tokens = point.batch, point.query_tokens
-        found = {unknown: times * solution[columns[unknown]] for unknown, times in _unknowns_of(point).items()}
-        layers = point.last_layer - point.first_layer
-        for part, op in (
-            (("layer", batch, tokens, point.context), "layer"),
-            (("forward", batch, tokens, 0), "forward"),
-            (("embedding", 1, batch * tokens, 0), "embedding"),
-            (("lm_head", 1, batch * point.logits, 0), "lm_head"),
-        ):
-            mine = [ms for (name, *_), ms in found.items() if name.removesuffix("_slope") == op]
-            if mine:
-                parts[part] = max(LEAST_MS, float(sum(mine)) / (layers if op == "layer" else 1))
-    return parts, np.abs(relative @ solution - 1)
-
-
-def _weights(medians: Mapping[Point, float]) -> NDArray[np.float64]:
-    """How much each span's relative error counts: what scatters from kernel to kernel averages out in long spans, as
-    the square root of their time. All layers at once count the same for every shape."""
-    longest: dict[tuple[int, int, int], float] = defaultdict(float)
-    for p, ms in medians.items():
-        shape = (p.batch, p.query_tokens, p.context)
-        longest[shape] = max(longest[shape], ms)
-    return np.sqrt([max(0.0, ms) / longest[p.batch, p.query_tokens, p.context] for p, ms in medians.items()])
 
 
 def _evidence(part: Part, spans: Mapping[Point, Times]) -> Times:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import median
@@ -19,80 +18,20 @@ from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
+from hispec_sim.profiler.checks import DECODES, FORWARDS, Check
 from hispec_sim.profiler.decoded import decode_ms, first_checked
 from hispec_sim.profiler.moments import AnyMoment, Moments
 from hispec_sim.profiler.prompts import Split, prompt_set
 from hispec_sim.profiler.token_pool import TokenPool
 from hispec_sim.simulate.jitter import mean_factor
 
-GOAL_MEDIAN, GOAL_P95 = 0.03, 0.08
 SHAPES = 24
 PROMPTS = 3
 NEW_TOKENS = 64
 PASSES, CHECKS_S = 5, 45.0
-_FORWARDS, _DECODES = "forwards", "decodes"
 
 Times = dict[str, list[float]]
 """Milliseconds by the name of what took them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One prediction and what was measured, in milliseconds; `group` is what it is of: forwards or decodes."""
-
-    group: str
-    name: str
-    predicted_ms: float
-    measured_ms: float
-
-    @property
-    def error(self) -> float:
-        """Relative, with its sign: above 0 where too much time is predicted."""
-        return self.predicted_ms / self.measured_ms - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The errors of one group."""
-
-    group: str
-    n: int
-    median: float
-    p95: float
-    bias: float
-
-    @property
-    def good(self) -> bool:
-        """Whether both goals are met."""
-        return self.median <= GOAL_MEDIAN and self.p95 <= GOAL_P95
-
-
-def summaries(checks: Sequence[Check]) -> list[Summary]:
-    """Median and 95th percentile of the absolute errors, and the median error, of each group."""
-    found = []
-    for group in dict.fromkeys(check.group for check in checks):
-        errors = np.array([check.error for check in checks if check.group == group])
-        sizes = np.abs(errors)
-        found.append(
-            Summary(
-                group,
-                len(errors),
-                float(np.median(sizes)),
-                float(np.quantile(sizes, 0.95)),
-                float(np.median(errors)),
-            )
-        )
-    return found
-
-
-def decode_error(checks: Sequence[Check]) -> float:
-    """Root mean square of the relative errors of decodes."""
-    return float(np.sqrt(np.mean([check.error**2 for check in checks if check.group == _DECODES])))
-
-
-def summary_of(checks: Sequence[Check]) -> str:
-    """For a profile's provenance."""
-    return "; ".join(f"{s.n} {s.group}: median {s.median:.1%}, p95 {s.p95:.1%} off" for s in summaries(checks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +122,7 @@ class SelfCheck:
     def play(self) -> Times:
         """What is next: a decode or all forwards, each of them once before any is run again."""
         if not self._due:
-            self._due = [_FORWARDS, *self._decodes]
+            self._due = [FORWARDS, *self._decodes]
             self._rng.shuffle(self._due)
         times: Times = {}
         self._play(self._due.pop(), times)
@@ -191,29 +130,29 @@ class SelfCheck:
 
     def play_all(self, times: Times) -> None:
         """Everything once."""
-        for name in (_FORWARDS, *self._decodes):
+        for name in (FORWARDS, *self._decodes):
             self._play(name, times)
 
     def checks(self, profile: LatencyProfile, times: Times) -> list[Check]:
         """What the profile predicts against the medians of these times; what has none is run."""
         cost = NetworkCost(profile, tensor_parallel=1)
         if not all(shape.name in times for shape in self._shapes):
-            self._play(_FORWARDS, times)
+            self._play(FORWARDS, times)
         for name in self._decodes:
             if name not in times or name not in self._records:
                 self._play(name, times)
-        forwards = [Check(_FORWARDS, shape.name, shape.ms(cost), median(times[shape.name])) for shape in self._shapes]
+        forwards = [Check(FORWARDS, shape.name, shape.ms(cost), median(times[shape.name])) for shape in self._shapes]
         # Late forwards make a sum of times longer than the sum of the medians.
         late = mean_factor(profile.spread())
         decodes = [
-            Check(_DECODES, name, late * decode_ms(self._records[name], cascade, {NETWORK: cost}), median(times[name]))
+            Check(DECODES, name, late * decode_ms(self._records[name], cascade, {NETWORK: cost}), median(times[name]))
             for name, (cascade, _) in self._decodes.items()
         ]
         return [*forwards, *decodes]
 
     def _play(self, name: str, times: Times) -> None:
         began_s, lost_s = self._clock.now_s(), self._moments.lost_s
-        if name == _FORWARDS:
+        if name == FORWARDS:
             for shape, ms in self._moments.measure(self._forwards):
                 times.setdefault(shape.name, []).append(ms)
         else:

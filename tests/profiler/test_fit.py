@@ -24,8 +24,9 @@ from fake_device import (
 
 from hispec_sim.latency import LatencyProfile, NetworkCost, Provenance
 from hispec_sim.networks import NetworkSpec
-from hispec_sim.profiler.fit import LEAST_MS, fit
+from hispec_sim.profiler.fit import fit
 from hispec_sim.profiler.forwards import Point, What
+from hispec_sim.profiler.parts import LEAST_MS
 from hispec_sim.profiler.plan import Grid
 
 NETWORK = NetworkSpec("n", N_LAYERS, 8, 2, 2, 4, 16, VOCABULARY)

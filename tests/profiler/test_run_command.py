@@ -19,7 +19,7 @@ from hispec_sim.models.cache import CachedNetwork
 from hispec_sim.models.exits import BlockHead
 from hispec_sim.models.files.exit_files import save_heads
 from hispec_sim.models.files.safetensors_folder import save_folder
-from hispec_sim.profiler import latency, measure, moments, selfcheck
+from hispec_sim.profiler import checks, latency, measure, moments, selfcheck
 from hispec_sim.profiler.bench import ROWS_TOKENS, clock_for, draft_rows
 from hispec_sim.profiler.forwards import PLACES, Bench, What, of_drafts
 from hispec_sim.profiler.latency import with_notes
@@ -99,9 +99,9 @@ def test_a_checked_profile_keeps_what_its_decodes_were_off_by(profile):
     assert re.fullmatch(r"24 forwards: median .*; 4 decodes: median .* off", provenance.machine["check"])
     assert provenance.decode_error is not None
     assert 0 < provenance.decode_error < 10
-    errors = [selfcheck.Check("decodes", "", ms, 10.0) for ms in (10.3, 9.6)]
-    forward = selfcheck.Check("forwards", "", 90.0, 10.0)
-    assert selfcheck.decode_error([*errors, forward]) == pytest.approx(math.hypot(0.03, 0.04) / math.sqrt(2))
+    errors = [checks.Check("decodes", "", ms, 10.0) for ms in (10.3, 9.6)]
+    forward = checks.Check("forwards", "", 90.0, 10.0)
+    assert checks.decode_error([*errors, forward]) == pytest.approx(math.hypot(0.03, 0.04) / math.sqrt(2))
 
 
 def test_a_check_compares_and_says_whether_goals_are_met(profile, model, capsys):
