@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "hispec_sim"
 
 FLOORS = {
-    "errors": 0, "networks": 1,
+    "errors": 0, "spread": 0, "networks": 1,
     "cascade": 1, "scheduler": 1,
     "step_graph": 2, "closed_forms": 2, "latency": 2, "models": 2,
     "acceptance": 3,
