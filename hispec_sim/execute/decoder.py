@@ -99,8 +99,10 @@ class Decoder:
         networks before its decoding starts, as it stands where a simulation begins, and the record keeps that time
         apart; without, levels take the prompt in when it is their turn. `prefilled` says that the caches that the
         networks brought hold all prompts so already, there being a slot for each. Raises InputError when a prompt is
-        empty or does not fit.
+        empty or does not fit, or has no slot of its own though it must.
         """
+        if prefilled and len(prompts) > self._slots:
+            raise InputError(f"{len(prompts)} prompts cannot stand in the caches of {self._slots} slots already")
         for index, prompt in enumerate(prompts):
             if not prompt:
                 raise InputError(f"prompt {index} is empty; give at least one token")
