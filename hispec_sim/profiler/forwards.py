@@ -74,7 +74,7 @@ class Episode:
 Sample = tuple[Point, float]
 PLACES = (1, 2, 3, 4, 8)
 """Which drafts of a row are timed: what few layers take falls from one to the next, for eight or so."""
-ROW_LENGTHS = (2, 4, 8)
+ROW_LENGTHS = (1, 2, 4, 8)
 """Drafts between verifications. What catches up behind them is the forward of the place that follows."""
 
 
