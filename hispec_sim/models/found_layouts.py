@@ -1,7 +1,7 @@
 """Layouts that were found on this machine before: two starts that lay weights out alike decode alike, and take as long.
 
 They stand in `layouts.json` in `$HISPEC_CACHE`, or else in `~/.cache/hispec-sim`, by host, kind of processor, threads
-and version of torch. Whoever deletes the file has all shapes tried anew.
+and versions of torch and numpy. Whoever deletes the file has all shapes tried anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hispec_sim.models.linear import Layout
@@ -49,7 +50,8 @@ def _path() -> Path:
 
 def _here() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.node()}, {capability}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    versions = f"torch {torch.__version__}, numpy {np.__version__}"
+    return f"{platform.node()}, {capability}, {torch.get_num_threads()} threads, {versions}"
 
 
 def _read() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.models.memory import give_back
 
 TRANSPOSED_WEIGHTS = 1 << 13
-"""Matrices of at least so many weights may be transposed: below, there is nothing to gain."""
+"""Matrices of at least so many weights may be transposed, in one or in blocks: below, there is nothing to gain."""
 
 PACKED_WEIGHTS = 1 << 17
 """Matrices of at least so many weights may be packed: a packed product costs 10 to 15 microseconds more to start, which
@@ -126,7 +126,7 @@ def least_seconds(weights: Sequence[Tensor]) -> dict[Layout, list[float]]:
 def _layouts(size: int) -> list[Layout]:
     """Those that may be faster for a matrix of so many weights, the simplest first."""
     packs = _can_pack()
-    least = {Layout.PLAIN: 0, Layout.TRANSPOSED: TRANSPOSED_WEIGHTS} | (
+    least = {Layout.PLAIN: 0, Layout.TRANSPOSED: TRANSPOSED_WEIGHTS, Layout.BLOCKED: TRANSPOSED_WEIGHTS} | (
         {Layout.PACKED: PACKED_WEIGHTS, Layout.WIDENED: WIDENED_WEIGHTS} if packs else {}
     )
     return [layout for layout, weights in least.items() if size >= weights]

@@ -24,6 +24,7 @@ from hispec_sim.profiler.clock import Clock
 
 STEPS = 9
 GEMMS = ("aten::linear", "aten::mm", "aten::matmul", "aten::addmm", "mkldnn::_linear_pointwise")
+BLOCKED_GEMM = "hispec::blocked_product"
 ATTENTION = "aten::scaled_dot_product_attention"
 NORMS = ("aten::rms_norm", "aten::_fused_rms_norm")
 NORM_PARTS = ("aten::linalg_vector_norm", "aten::hypot_", "aten::addcdiv")
@@ -149,10 +150,12 @@ def classify(op: str, shapes: Sequence[tuple[int, ...]], network: Llama, itemsiz
     if op in GEMMS and len(shapes) > 1 and len(shapes[1]) == 2:
         inner = shapes[0][-1]
         outer = next(size for size in (*shapes[1][::-1], inner) if size != inner or shapes[1][0] == shapes[1][1])
-        rows = math.prod(shapes[0][:-1])
-        n_bytes = itemsize * (rows * inner + inner * outer + rows * outer)
-        name = "LM head" if outer == shape.vocab_size else f"GEMM {inner} x {outer}"
-        return name, 2.0 * rows * inner * outer, float(n_bytes)
+        return _gemm(math.prod(shapes[0][:-1]), inner, outer, shape.vocab_size, itemsize)
+    if op == BLOCKED_GEMM:
+        blocks, inner, block = shapes[1]
+        cut = blocks * block - shape.vocab_size  # the last block of an LM head is filled up
+        outer = shape.vocab_size if 0 <= cut < block else blocks * block
+        return _gemm(math.prod(shapes[0][:-1]), inner, outer, shape.vocab_size, itemsize)
     if op == ATTENTION:
         batch, heads, tokens, head_dim = shapes[0]
         seen = shapes[1][2]
@@ -174,3 +177,9 @@ def classify(op: str, shapes: Sequence[tuple[int, ...]], network: Llama, itemsiz
         moved = min(sizes) if "index" in op and sizes else largest
         return "copies", 0.0, 2.0 * itemsize * moved
     return "the rest", 0.0, 0.0
+
+
+def _gemm(rows: int, inner: int, outer: int, vocab_size: int, itemsize: int) -> tuple[str, float, float]:
+    n_bytes = itemsize * (rows * inner + inner * outer + rows * outer)
+    name = "LM head" if outer == vocab_size else f"GEMM {inner} x {outer}"
+    return name, 2.0 * rows * inner * outer, float(n_bytes)

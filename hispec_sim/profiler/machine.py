@@ -14,7 +14,7 @@ import torch
 import hispec_sim
 from hispec_sim.errors import InputError
 from hispec_sim.latency.profile import LatencyProfile
-from hispec_sim.models.linear import PackedLinear, TransposedLinear
+from hispec_sim.models.linear import LaidOut
 from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.record import device_name, weights_hash
@@ -55,7 +55,7 @@ def machine_of(model: LoadedModel) -> dict[str, str]:
         "model": model.name,
         "weights_sha256": weights_hash(model.source),
         "exit_heads_sha256": heads,
-        "packed": str(any(isinstance(m, PackedLinear | TransposedLinear) for m in network.modules())).lower(),
+        "packed": str(any(isinstance(m, LaidOut) for m in network.modules())).lower(),
         "commit": _commit(),
     }
 

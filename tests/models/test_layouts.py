@@ -6,12 +6,21 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import nn
 
 from hispec_sim.models import layouts, linear
 from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.layouts import fastest_layout, lay_out_for_cpu
-from hispec_sim.models.linear import Layout, Linear, PackedLinear, TransposedLinear, layout_of, plain_weight
+from hispec_sim.models.linear import (
+    BlockedLinear,
+    Layout,
+    Linear,
+    PackedLinear,
+    TransposedLinear,
+    layout_of,
+    plain_weight,
+)
 from hispec_sim.models.llama import Llama
 from hispec_sim.networks import NetworkSpec
 
@@ -47,27 +56,37 @@ def test_logits_stay_and_memory_does_not_grow(tied: bool, layout: Layout, monkey
     assert layouts_of(made) == {layout}
     assert {name.split(".")[-2].split("_")[-1] for name, _ in made.named_parameters()} == {"embedding", "norm"}
     torch.testing.assert_close(plain_weight(made.head), plain.head.weight, rtol=0, atol=0)
-    for tokens in (TOKENS, TOKENS[:1, :1], TOKENS[:1, :2], TOKENS[:, :1], TOKENS[:, :2], TOKENS[:1, :5]):
+    for tokens in (
+        TOKENS,
+        TOKENS.repeat(4, 1),
+        TOKENS[:1, :1],
+        TOKENS[:1, :2],
+        TOKENS[:, :1],
+        TOKENS[:, :2],
+        TOKENS[:1, :5],
+    ):
         torch.testing.assert_close(made(tokens), plain(tokens), rtol=1e-4, atol=1e-4)
 
 
 @needs_onednn
 @pytest.mark.parametrize(
-    ("plain_ms", "transposed_ms", "packed_ms", "widened_ms", "layout"),
+    ("plain_ms", "transposed_ms", "blocked_ms", "packed_ms", "widened_ms", "layout"),
     [
-        ((10, 30, 60), (10, 30, 60), (10, 15, 30), 10, Layout.PACKED),
-        ((10, 30, 60), (10, 30, 60), (10, 15, 30), 8, Layout.WIDENED),
-        ((10, 20, 40), (14, 20, 40), (20, 20, 40), 20, Layout.PLAIN),
-        ((10, 20, 40), (8, 18, 30), (20, 20, 40), 20, Layout.TRANSPOSED),
-        ((10, 20, 40), (8, 12, 24), (10, 11, 22), 10, Layout.TRANSPOSED),  # 2.05 of 3, then 2.1: no gain
-        ((10, 20, 40), (8, 12, 24), (8, 9, 18), 8, Layout.PACKED),
-        ((10, 20, 40), (10, 19, 40), (10, 20, 39), 10, Layout.PLAIN),  # within 5 %
+        ((10, 30, 60), (10, 30, 60), (10, 30, 60), (10, 15, 30), 10, Layout.PACKED),
+        ((10, 30, 60), (10, 30, 60), (10, 30, 60), (10, 15, 30), 8, Layout.WIDENED),
+        ((10, 20, 40), (14, 20, 40), (11, 20, 40), (20, 20, 40), 20, Layout.PLAIN),
+        ((10, 20, 40), (8, 18, 30), (8, 20, 40), (20, 20, 40), 20, Layout.TRANSPOSED),
+        ((10, 20, 40), (8, 12, 24), (10, 20, 40), (10, 11, 22), 10, Layout.TRANSPOSED),  # 2.05 of 3, then 2.1: no gain
+        ((10, 20, 40), (8, 12, 24), (8, 12, 24), (8, 9, 18), 8, Layout.PACKED),
+        ((10, 20, 40), (8, 12, 24), (7, 10, 20), (7, 10, 20), 7, Layout.BLOCKED),
+        ((10, 20, 40), (10, 19, 40), (10, 20, 39), (10, 20, 39), 10, Layout.PLAIN),  # within 5 %
     ],
 )
 @torch.inference_mode()
 def test_the_fastest_layout_is_found(
     plain_ms: tuple[int, ...],
     transposed_ms: tuple[int, ...],
+    blocked_ms: tuple[int, ...],
     packed_ms: tuple[int, ...],
     widened_ms: int,
     layout: Layout,
@@ -75,7 +94,8 @@ def test_the_fastest_layout_is_found(
 ) -> None:
     """By a clock that products move. One slow trial decides nothing, and neither does what the caches hold."""
     times, forgotten, tokens = list[float](), [0], list(layouts.TRIED_TOKENS)
-    of_layout = {Layout.PLAIN: plain_ms, Layout.TRANSPOSED: transposed_ms, Layout.PACKED: packed_ms,
+    of_layout = {Layout.PLAIN: plain_ms, Layout.TRANSPOSED: transposed_ms,
+                 Layout.BLOCKED: blocked_ms, Layout.PACKED: packed_ms,
                  Layout.WIDENED: (widened_ms, *packed_ms[1:])}  # fmt: skip
 
     def timed(real: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -89,7 +109,7 @@ def test_the_fastest_layout_is_found(
 
     add_ = torch.Tensor.add_
     monkeypatch.setattr(layouts.time, "perf_counter", lambda: sum(times) / 1000)
-    for kind in (nn.Linear, TransposedLinear, PackedLinear):
+    for kind in (nn.Linear, TransposedLinear, BlockedLinear, PackedLinear):
         monkeypatch.setattr(kind, "forward", timed(kind.forward))
     monkeypatch.setattr(torch.Tensor, "add_", lambda self, n: forgotten.append(forgotten.pop() + 1) or add_(self, n))
     assert fastest_layout([torch.ones(1024, 512) for _ in range(3)]) is layout
@@ -117,7 +137,7 @@ def test_each_shape_has_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "number"), [((64, 64), 1), ((128, 128), 2), ((512, 512), 3), ((1024, 512), 4), ((4096, 2048), 4)]
+    ("shape", "number"), [((64, 64), 1), ((128, 128), 3), ((512, 512), 4), ((1024, 512), 5), ((4096, 2048), 5)]
 )
 @needs_onednn
 @torch.inference_mode()
@@ -157,4 +177,11 @@ def test_a_torch_that_cannot_pack_is_no_error(monkeypatch: pytest.MonkeyPatch) -
         return linear.laid_out(weight, layout)
 
     monkeypatch.setattr(layouts, "laid_out", absent)
-    assert layouts_of(lay_out_for_cpu(network())) <= {Layout.PLAIN, Layout.TRANSPOSED}
+    assert layouts_of(lay_out_for_cpu(network())) <= {Layout.PLAIN, Layout.TRANSPOSED, Layout.BLOCKED}
+
+
+def test_numpy_multiplies_blocks_with_one_thread() -> None:
+    """As many as it takes by itself would take more than torch was given, and would only wait for each other."""
+    BlockedLinear(torch.ones(64, 8))
+    found = ThreadpoolController().select(internal_api="openblas").info()
+    assert {each["num_threads"] for each in found} <= {1}

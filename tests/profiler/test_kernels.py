@@ -11,6 +11,11 @@ import pytest
 import torch
 
 from hispec_sim.errors import InputError
+from hispec_sim.models import layouts
+from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.linear import Layout
+from hispec_sim.models.llama import Llama
+from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.clock import WallClock
 from hispec_sim.profiler.kernels import Breakdown, Ceilings, Kernel, break_down, classify, measure_ceilings
 
@@ -26,6 +31,8 @@ from tiny_networks import VOCABULARY, networks
         ("aten::mm", [(3, 32), (32, 96)], ("GEMM 32 x 96", 18432.0, 13824.0)),
         ("aten::linear", [(2, 1, 32), (32, 32), ()], ("GEMM 32 x 32", 4096.0, 4608.0)),
         ("mkldnn::_linear_pointwise", [(1, 32), (VOCABULARY, 32)], ("LM head", 64.0 * VOCABULARY, 4 * (32 + 33 * 24))),
+        ("hispec::blocked_product", [(1, 3, 32), (3, 32, 32)], ("GEMM 32 x 96", 18432.0, 13824.0)),
+        ("hispec::blocked_product", [(1, 32), (1, 32, 32)], ("LM head", 64.0 * VOCABULARY, 4 * (32 + 33 * 24))),
         # 2 sequences x 4 heads x 3 queries x 10 keys of 8 numbers
         (
             "aten::scaled_dot_product_attention",
@@ -69,6 +76,17 @@ def test_a_step_of_a_real_network(tmp_path):
     assert json.loads(trace.read_text())["traceEvents"]
     with pytest.raises(InputError, match="does not fit the 160 positions"):
         break_down(network, "verify", batch=1, query_tokens=3, context=200, clock=WallClock())
+
+
+def test_products_in_blocks_are_seen(monkeypatch):
+    """They are numpy's, of which torch's profiler would know nothing."""
+    monkeypatch.setattr(layouts, "fastest_layout", lambda weights: Layout.BLOCKED)
+    spec = NetworkSpec("two", 2, 128, 4, 2, 32, 384, 1000, True)
+    network = layouts.lay_out_for_cpu(Llama(LlamaConfig(spec, 64)).eval())
+    found = break_down(network, "verify", batch=1, query_tokens=3, context=40, clock=WallClock())
+    products = {kernel.name: kernel.calls for kernel in found.kernels if "GEMM" in kernel.name or "head" in kernel.name}
+    layer = ["GEMM 128 x 256", "GEMM 128 x 128", "GEMM 128 x 768", "GEMM 384 x 128"]
+    assert products == dict.fromkeys(layer, 2) | {"LM head": 1}
 
 
 def test_ceilings_are_measured():
