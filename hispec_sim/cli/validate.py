@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from functools import partial
-from itertools import accumulate
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,15 +185,15 @@ def validate_command(
             predictor().predict(configurations[0], 1)  # what trace or profile lacks shows before hours of decoding
         interrupted = False
         if not no_decode:
-            blocks = [ids[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+            parts = {each: list(chain.from_iterable(each.parts(sizes))) for each in configurations}
             try:
-                runs = campaign.missing(configurations, repeats, len(blocks))
-                n_runs = repeats * len(blocks) * len(configurations)
+                runs = campaign.missing(configurations, repeats, sizes)
+                n_runs = repeats * sum(map(len, parts.values()))
                 with progress("decoding", n_runs, "runs", done=n_runs - len(runs)) as bar:
                     campaign.decode(
                         runs,
-                        lambda c, r, block: moments.measure(
-                            lambda: observe(c, r, network, blocks[block], CLOCKS[clock]),
+                        lambda c, r, part: moments.measure(
+                            lambda: observe(c, r, network, [ids[k] for k in parts[c][part]], CLOCKS[clock]),
                             lambda: bar.note("waiting for a quiet moment"),
                         ),
                         bar,

@@ -1,5 +1,5 @@
-"""A whole validation: every configuration decoded again and again in turn, block of prompts by block, each a file of
-its own, so that a campaign that was stopped goes on where it stood."""
+"""A whole validation: every configuration decoded again and again in turn, block of prompts by block, each part a file
+of its own, so that a campaign that was stopped goes on where it stood."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SETTINGS, RUNS, PROMPTS = "validation.json", "runs", "prompts.json"
 MACHINE = "machine"
 """Key of the settings under which the conditions of the runs stand."""
 Run = tuple[Configuration, int, int]
-"""A configuration, the repeat, and the block of prompts."""
+"""A configuration, the repeat, and the number of the part of the prompts (`Configuration.parts`)."""
 Observe = Callable[[Configuration, int, int], Observation]
-"""Decodes a block of prompts with a configuration: (configuration, repeat, block)."""
+"""Decodes a part of the prompts with a configuration: (configuration, repeat, part)."""
 
 
 class Campaign:
@@ -39,7 +39,7 @@ class Campaign:
         self.folder, self._runs, self._decode = folder, folder / RUNS, decode
         file, plain = folder / SETTINGS, json.loads(json.dumps(dict(settings)))
         option = "--resume" if decode else "--no-decode"
-        if not decode and not any(self._runs.glob("*.r000.b000.json")):
+        if not decode and not any(self._runs.glob("*.r000.p000.json")):
             raise InputError(f"--no-decode: no run is finished in {folder}; decode first, without --no-decode")
         if resume or not decode:
             try:
@@ -73,16 +73,20 @@ class Campaign:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{file} is damaged ({error!r}); delete it and go on with --resume") from None
 
-    def missing(self, configurations: Sequence[Configuration], repeats: int, blocks: int) -> list[Run]:
-        """What has not been run, in the order to run it in: a block of prompts with all configurations, in an order of
-        its own, then the next block; all of it `repeats` times."""
-        return [
-            (configurations[place], repeat, block)
-            for repeat in range(repeats)
-            for block in range(blocks)
-            for place in np.random.default_rng([repeat, block]).permutation(len(configurations))
-            if not self._file(configurations[place], repeat, block).is_file()
-        ]
+    def missing(self, configurations: Sequence[Configuration], repeats: int, block_sizes: Sequence[int]) -> list[Run]:
+        """What has not been run, in the order to run it in: a block of prompts with all configurations, part by part in
+        an order of its own, then the next block; all of it `repeats` times."""
+        found: list[Run] = []
+        for repeat in range(repeats):
+            first = dict.fromkeys(configurations, 0)
+            for block in range(len(block_sizes)):
+                runs: list[Run] = []
+                for each in configurations:
+                    number = len(each.parts(block_sizes)[block])
+                    runs.extend((each, repeat, first[each] + k) for k in range(number))
+                    first[each] += number
+                found.extend(runs[k] for k in np.random.default_rng([repeat, block]).permutation(len(runs)))
+        return [run for run in found if not self._file(*run).is_file()]
 
     def decode(
         self,
@@ -98,15 +102,15 @@ class Campaign:
             tick()
 
     def observations(self, configuration: Configuration) -> list[Observation]:
-        """The runs of a configuration, each of as many first blocks as the first run has; runs that have fewer are left
+        """The runs of a configuration, each of as many first parts as the first run has; runs that have fewer are left
         out. Raises InputError if a file is damaged."""
         runs: list[list[Observation]] = []
-        while parts := self._blocks(configuration, len(runs), len(runs[0]) if runs else None):
+        while parts := self._parts(configuration, len(runs), len(runs[0]) if runs else None):
             runs.append(parts)
         return [merged(parts) for parts in runs]
 
-    def _blocks(self, configuration: Configuration, repeat: int, wanted: int | None) -> list[Observation]:
-        """The first blocks of a run that are there; none if they are fewer than wanted."""
+    def _parts(self, configuration: Configuration, repeat: int, wanted: int | None) -> list[Observation]:
+        """The first parts of a run that are there; none if they are fewer than wanted."""
         found: list[Observation] = []
         while len(found) != wanted and (file := self._file(configuration, repeat, len(found))).is_file():
             try:
@@ -117,8 +121,8 @@ class Campaign:
                 ) from None
         return found if wanted is None or len(found) == wanted else []
 
-    def _file(self, configuration: Configuration, repeat: int, block: int) -> Path:
-        return self._runs / f"{configuration.name}.r{repeat:03d}.b{block:03d}.json"
+    def _file(self, configuration: Configuration, repeat: int, part: int) -> Path:
+        return self._runs / f"{configuration.name}.r{repeat:03d}.p{part:03d}.json"
 
 
 def compare_all(

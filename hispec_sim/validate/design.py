@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,12 @@ class Configuration:
             layers = "-".join(map(str, self.exits))
             cascade = f"ex{layers}_nd{self.draft_length}{periods}_{self.bonus}"
         return f"{cascade}_b{self.batch}_t{self.max_new_tokens}"
+
+    def parts(self, block_sizes: Sequence[int]) -> list[list[range]]:
+        """Which prompts are decoded in one go, block by block: each by itself where sequences are decoded one at a
+        time, so that a prompt of another configuration may come in between; else all of a block."""
+        blocks = [range(end - size, end) for size, end in zip(block_sizes, accumulate(block_sizes), strict=True)]
+        return [[range(k, k + 1) for k in block] if self.batch == 1 else [block] for block in blocks]
 
     def cascade(self, n_layers: int) -> Cascade:
         """The cascade of a network of so many layers. Raises InputError where an exit is not below them."""
@@ -73,8 +80,8 @@ class Design(_Strict):
     prompts: Count
     """How many prompts each configuration decodes."""
     blocks: Count = 1
-    """Parts that the prompts are decoded in, one after another. All configurations decode one part before any decodes
-    the next, so that a slow minute of the machine meets a part of each (a randomised block design)."""
+    """How many blocks the prompts are decoded in, one after another. All configurations decode one block before any
+    decodes the next, so that a slow minute of the machine meets a part of each (a randomised block design)."""
     paired: bool = False
     """Whether each request replays the recording of its own prompt (a check of the replay), in place of recordings of
     other prompts (a validation of the prediction)."""

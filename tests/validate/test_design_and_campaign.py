@@ -85,7 +85,7 @@ def test_a_campaign_that_was_stopped_goes_on(tmp_path: Path) -> None:
         return observation(configuration, repeat, block)
 
     with pytest.raises(KeyboardInterrupt):
-        campaign.decode(campaign.missing(configurations, 2, 2), observe)
+        campaign.decode(campaign.missing(configurations, 2, [1, 1]), observe)
     assert {(repeat, block) for _, repeat, block in done} == {(0, 0)}, "all configurations, before the next block"
     assert [len(each.verified) for each in campaign.observations(configurations[0])] == [1]
     again: list[tuple[str, int, int]] = []
@@ -96,14 +96,30 @@ def test_a_campaign_that_was_stopped_goes_on(tmp_path: Path) -> None:
         return observation(configuration, repeat, block)
 
     rests: list[None] = []
-    resumed.decode(resumed.missing(configurations, 2, 2), observe_again, rest=lambda: rests.append(None))
-    assert not resumed.missing(configurations, 2, 2)
+    resumed.decode(resumed.missing(configurations, 2, [1, 1]), observe_again, rest=lambda: rests.append(None))
+    assert not resumed.missing(configurations, 2, [1, 1])
     assert len(rests) == len(again), "others have a chance before each run, and only there"
     assert sorted(done + again) == sorted((c.name, r, b) for c in configurations for r in range(2) for b in range(2))
     whole = [merged([observation(configurations[0], r, b) for b in range(2)]) for r in range(2)]
     assert repr(resumed.observations(configurations[0])) == repr(whole)
-    (tmp_path / "out" / "runs" / f"{configurations[0].name}.r001.b001.json").unlink()
+    (tmp_path / "out" / "runs" / f"{configurations[0].name}.r001.p001.json").unlink()
     assert repr(resumed.observations(configurations[0])) == repr(whole[:1]), "a run that lacks a block is left out"
+
+
+def test_single_sequences_take_turns_prompt_by_prompt(tmp_path: Path) -> None:
+    """Two blocks of two and three prompts: one at a time they are five runs, side by side two; those of a block are
+    mixed, and no block begins before the one before has ended."""
+    one, two = load_design(written(tmp_path, TWO)).expand()
+    assert one.parts([2, 3]) == [[range(0, 1), range(1, 2)], [range(2, 3), range(3, 4), range(4, 5)]]
+    assert two.parts([2, 3]) == [[range(0, 2)], [range(2, 5)]]
+    campaign = Campaign(tmp_path / "out", {}, resume=False)
+    runs = campaign.missing([one, two], 1, [2, 3])
+    assert sorted(part for each, _, part in runs if each == one) == [0, 1, 2, 3, 4]
+    assert [part for each, _, part in runs if each == two] == [0, 1]
+    assert {(each, part) for each, _, part in runs[:3]} == {(one, 0), (one, 1), (two, 0)}
+    campaign.decode(runs, observation)
+    assert [len(each.verified) for each in campaign.observations(one)] == [5]
+    assert not campaign.missing([one, two], 1, [2, 3])
 
 
 def test_blocks_make_one_run() -> None:

@@ -59,13 +59,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     cost = NetworkCost(profile, tensor_parallel=1)
     sizes = plan.block_sizes()
     assert sizes == [4, 4]
-    blocks = [ids[:4], ids[4:]]
+    parts = {each: [part for block in each.parts(sizes) for part in block] for each in configurations}
     predictor = Predictor(
         trace, cost, list(map(len, ids)), block_sizes=sizes, strata=(), paired=range(len(ids)), seed=0
     )
     campaign = Campaign(tmp_path_factory.mktemp("validation"), {}, resume=False)
-    runs = campaign.missing(configurations, 1, 2)
-    campaign.decode(runs, lambda c, r, b: observe(c, r, network, blocks[b], time.thread_time))
+    runs = campaign.missing(configurations, 1, sizes)
+    campaign.decode(runs, lambda c, r, part: observe(c, r, network, [ids[k] for k in parts[c][part]], time.thread_time))
     observations = [each for configuration in configurations for each in campaign.observations(configuration)]
     rows = compare_all(campaign, configurations, predictor, 4)
     return Small(observations, rows, forwards_of(campaign, configurations, predictor))

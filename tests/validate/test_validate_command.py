@@ -207,7 +207,7 @@ def test_two_sets_of_prompts_with_a_trace_each(
     hashes = json.loads((tmp_path / "a" / "prompts.json").read_text())
     held_out = {name: sha256([t.text for t in prompt_set(name, Split.HELD_OUT)]) for name in ("reference", "prose")}
     assert [sha in held_out["prose"] for sha in hashes] == [False, True, False, True]
-    assert len(list((tmp_path / "a" / "runs").glob("*.b001.json"))) == 1
+    assert len(list((tmp_path / "a" / "runs").glob("*.p003.json"))) == 1, "four prompts, one at a time"
     capsys.readouterr()
     assert validate(folder, "apart.trace", tmp_path / "b", *sets, "--limit", "3", design="two.yaml") == 2
     assert "not shared out among evenly" in capsys.readouterr().err
