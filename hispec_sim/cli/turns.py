@@ -13,6 +13,9 @@ from hispec_sim.errors import InputError
 
 POLL_S, YIELD_S = 0.1, 0.25
 """A command that waits looks so often whether it is its turn; one that gives way stays away long enough to be seen."""
+WAKE_S = 0.3
+"""So long a turn begins with idle work: a core of a shared machine that has slept for tenths of a second is slower by a
+tenth or more for the next one or two."""
 
 
 class Rest(Protocol):
@@ -43,6 +46,7 @@ def turns(path: Path | None, turn_s: float) -> Iterator[Rest]:
         lock.acquire(poll_interval=POLL_S)
     except OSError as error:
         raise InputError(f"--turns: cannot lock {path}: {error.strerror}; give another file") from None
+    _wake()
     began_s, lost_before_s = time.perf_counter(), 0.0
 
     def rest(lost_s: float = 0.0) -> float:
@@ -53,6 +57,7 @@ def turns(path: Path | None, turn_s: float) -> Iterator[Rest]:
         lock.release()
         time.sleep(YIELD_S)
         lock.acquire(poll_interval=POLL_S)
+        _wake()
         began_s, lost_before_s = time.perf_counter(), lost_s
         return began_s - ended_s
 
@@ -60,3 +65,10 @@ def turns(path: Path | None, turn_s: float) -> Iterator[Rest]:
         yield rest
     finally:
         lock.release()
+
+
+def _wake() -> None:
+    """Keep the core busy until it is as fast as in long work."""
+    until_s = time.perf_counter() + WAKE_S
+    while time.perf_counter() < until_s:
+        pass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hispec_sim.cli.turns import turns
+from hispec_sim.cli.turns import WAKE_S, turns
 from hispec_sim.errors import InputError
 
 PIECE_S = 0.01
@@ -47,6 +47,15 @@ def test_alone_nobody_rests(tmp_path: Path) -> None:
         assert rest() == 0.0
     with turns(tmp_path / "turns", 60.0) as rest:
         assert rest() == 0.0
+
+
+def test_a_turn_begins_awake(tmp_path: Path) -> None:
+    """A core that has slept is slow for a while; what it does then is nobody's time."""
+    with turns(tmp_path / "turns", 0.0) as rest:
+        busy_s = time.thread_time()
+        away_s = rest()
+        assert time.thread_time() - busy_s > WAKE_S / 2
+        assert away_s > WAKE_S
 
 
 def test_lost_time_is_not_of_a_turn(tmp_path: Path) -> None:
