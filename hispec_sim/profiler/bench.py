@@ -18,15 +18,13 @@ from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
-from hispec_sim.profiler.forwards import ROW_LENGTHS, Bench
+from hispec_sim.profiler.forwards import ROWS, Bench
 from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
 from hispec_sim.profiler.token_pool import TokenPool
 
 CLOCKS = ("wall", "processor")
 NETWORK = "network"
 PROMPT_TOKENS, NEW_TOKENS = 16, 32
-ROWS_TOKENS = 2 * (max(ROW_LENGTHS) + 1)
-"""New tokens of a decode by rows of drafts: two of the longest, or more of shorter ones."""
 DRAFT_LENGTH, VERIFY_PERIOD = 2, 4
 READ = (16384, 1024)
 """Shape of the matrix of steady reading: 64 MiB."""
@@ -81,7 +79,8 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
         return decode_once(networks[batch], cascades(n_layers, exits)[number], batch, clock, seed)
 
     def draft(batch: int, exit_layer: int, context: int, length: int) -> Record:
-        first = max(1, min(context + ROWS_TOKENS // 2, longest) - ROWS_TOKENS)
+        tokens = row_tokens(length)
+        first = max(1, min(context + tokens // 2, longest) - tokens)
         return draft_rows(networks[batch], exit_layer, length, batch, clock, seed, first)
 
     ids = TokenPool(np.random.default_rng(seed), network.config.shape.vocab_size)
@@ -125,13 +124,19 @@ class Agreeing(Greedy):
         return Verdict(len(run), Token(run[-1].token_id, level) if bonus else None) if run else verdict
 
 
+def row_tokens(length: int) -> int:
+    """New tokens of a decode by rows of so many drafts, with the verification's own."""
+    return ROWS[length] * (length + 1)
+
+
 def draft_rows(
     network: CachedNetwork, exit_layer: int, length: int, batch: int, clock: Clock, seed: int, prompt_tokens: int
 ) -> Record:
     """Sequences decoded side by side by rows of so many drafts of one exit, all of which are taken, each with a token
     that catches up and the target's verification behind it."""
     levels = (Level(NETWORK, exit_layer), Level(NETWORK, network.network.config.shape.n_layers, length))
-    return _decoded(network, Cascade(levels, Bonus.ALWAYS), batch, clock, seed, prompt_tokens, ROWS_TOKENS, Agreeing())
+    cascade, tokens = Cascade(levels, Bonus.ALWAYS), row_tokens(length)
+    return _decoded(network, cascade, batch, clock, seed, prompt_tokens, tokens, Agreeing())
 
 
 def _decoded(
