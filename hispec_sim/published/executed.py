@@ -18,9 +18,12 @@ from hispec_sim.published.points import BOUNDARIES, Point, Ratio
 EXECUTED, FOLDER = "executed", "cpu_1_thread"
 PROFILES = {"reference": "reference.csv", "smollm2": "SmolLM2-135M-Instruct.Q4_1.csv"}
 """The latency profile of each model on the machine that executed it."""
+TABLES = {"reference": ("reference", ""), "smollm2_prose": ("smollm2", " on prose"),
+          "smollm2_humaneval": ("smollm2", " on HumanEval")}  # fmt: skip
+"""The model that each table is of, and what it read, where it read several things."""
 _CONTEXT = 96
-"""Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens (SmolLM2's are shorter, which a
-price does not show)."""
+"""Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens (SmolLM2's are shorter, and those
+of HumanEval longer, which a price hardly shows)."""
 
 _RANGES = (1.13, 1.69, 2.06, 2.33, 2.53, 2.70, 2.85, 2.97, 3.08)
 """Mean range of 2, 3, ... 10 normal values, in standard deviations (control charts know it as d2)."""
@@ -63,15 +66,15 @@ def shipped_points(profiles: Path) -> Iterator[Point]:
     """Those of the two models that come with the package, at the prices of their profiles in the folder cpu_1_thread of
     `profiles`. Raises InputError if there are none."""
     exits = published_table("exits", EXECUTED)
-    for model, profile in PROFILES.items():
-        cost = NetworkCost(read_profile(profiles / FOLDER / profile), tensor_parallel=1)
-        agreement = {int(row["exit_layer"]): float(row["agreement"]) for row in exits.rows if row["model"] == model}
+    for name, (model, text) in TABLES.items():
+        cost = NetworkCost(read_profile(profiles / FOLDER / PROFILES[model]), tensor_parallel=1)
+        agreement = {int(row["exit_layer"]): float(row["agreement"]) for row in exits.rows if row["table"] == name}
 
         def prices(pair: tuple[int, int], cost: NetworkCost = cost) -> Prices:
             return ProfiledPrices(cost, *pair, _CONTEXT)
 
-        table = published_table(model, EXECUTED)
-        yield from executed_points(model, runs_of(table.rows), agreement, prices, table.source)
+        table = published_table(name, EXECUTED)
+        yield from executed_points(model, runs_of(table.rows), agreement, prices, table.source, text)
         if model == "reference":
             yield from _tuned_over_all_exits(agreement, prices)
 
@@ -82,16 +85,17 @@ def executed_points(
     agreement: Mapping[int, float],
     prices: Callable[[tuple[int, int]], Prices],
     source: str,
+    text: str = "",
 ) -> Iterator[Point]:
-    """A point for each pair of exits that ran as HiSpec: its fastest configuration, the fastest of the two exits alone,
-    and autoregressive decoding."""
+    """A point for each pair of exits that ran as HiSpec, `text` behind the model's name: its fastest configuration, the
+    fastest of the two exits alone, and autoregressive decoding."""
     alone = _fastest(runs, [()])
     for exits in sorted({run.exits for run in runs if len(run.exits) == 2}):
         draft, middle = exits
         single, hispec = _fastest(runs, [(draft,), (middle,)]), _fastest(runs, [exits])
         pairs = ((single, alone), (hispec, alone), (hispec, single))
         yield Point(
-            f"{model}, exits {draft} and {middle}", "executed", model, agreement[draft], agreement[middle],
+            f"{model}{text}, exits {draft} and {middle}", "executed", model, agreement[draft], agreement[middle],
             prices((draft, middle)), {name: _over(*pair) for name, pair in zip(BOUNDARIES, pairs, strict=True)},
             Way(1 if single.exits == (draft,) else 2, single.draft_length, Bonus(single.bonus)),
             Way(1, hispec.draft_length, Bonus(hispec.bonus), hispec.verify_period), source,
