@@ -22,8 +22,8 @@ TABLES = {"reference": ("reference", ""), "smollm2_prose": ("smollm2", " on pros
           "smollm2_humaneval": ("smollm2", " on HumanEval")}  # fmt: skip
 """The model that each table is of, and what it read, where it read several things."""
 _CONTEXT = 96
-"""Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens (SmolLM2's are shorter, and those
-of HumanEval longer, which a price hardly shows)."""
+"""Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens (SmolLM2's are shorter, and
+those of HumanEval longer, which a price hardly shows)."""
 
 _RANGES = (1.13, 1.69, 2.06, 2.33, 2.53, 2.70, 2.85, 2.97, 3.08)
 """Mean range of 2, 3, ... 10 normal values, in standard deviations (control charts know it as d2)."""
