@@ -19,12 +19,14 @@ from hispec_sim.errors import InputError
 
 if TYPE_CHECKING:
     from hispec_sim.models.distil.evaluate import Agreement
+    from hispec_sim.models.distil.prompts import Prompt
     from hispec_sim.models.distil.run import Settings, Stand
 
 PASSES = 3
 """Passes over the text unless the user says otherwise."""
 PIPED_WIDTH = 130
 INTERRUPTED = 130
+CORPUS = "corpus"
 MOST_TOPICS = 24
 """More are stored with the heads, but not printed."""
 
@@ -33,7 +35,7 @@ def train_exits_command(
     out: Annotated[Path, typer.Option(help="Folder of the run; heads come into its heads/.", show_default=False)],
     model: Annotated[
         str | None,
-        typer.Option(help="A folder with safetensors, a .gguf file, or smollm2.", show_default="the run's"),
+        typer.Option(help="A folder with safetensors, a .gguf file, reference or smollm2.", show_default="the run's"),
     ] = None,
     exits: Annotated[
         str | None, typer.Option(help="Exit layers, shallow to deep, such as 4,8.", show_default="the run's")
@@ -51,8 +53,11 @@ def train_exits_command(
         ),
     ] = None,
     prompts: Annotated[
-        Path | None,
-        typer.Option(help="JSONL with prompt and topic on each line.", show_default="built-in topics"),
+        str | None,
+        typer.Option(
+            help="JSONL with prompt and topic on each line, or corpus: excerpts of the reference model's training text.",
+            show_default="built-in topics",
+        ),
     ] = None,
     budget: Annotated[
         str | None,
@@ -86,7 +91,7 @@ def train_exits_command(
         more_passes(out, passes)
     if not resume:
         check_exits(settings, loaded.network)
-        start(out, settings, prompts)
+        start(out, settings, _prompts(prompts, settings.seed))
     tokenizer = loaded.tokenizer
 
     def encode(text: str) -> list[int]:
@@ -109,7 +114,7 @@ def _settings(
     kind: str,
     tokens: int,
     passes: int,
-    prompts: Path | None,
+    prompts: str | None,
     budget: str | None,
     threads: int,
     seed: int,
@@ -132,6 +137,16 @@ def _settings(
     given = [f"--{key} {shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     command = " ".join(["hispec train exits", *given])
     return Settings(model, layers, Kind(kind), tokens, seed, threads, budget_s, passes, command)
+
+
+def _prompts(source: str | None, seed: int) -> list[Prompt]:
+    """The prompts of a new run; none where those about built-in topics are to be used."""
+    from hispec_sim.models.distil.prompts import excerpts, read_prompts
+    from hispec_sim.models.train.corpus import package_corpus
+
+    if source is None:
+        return []
+    return excerpts(package_corpus(), seed) if source == CORPUS else read_prompts(Path(source))
 
 
 @contextmanager

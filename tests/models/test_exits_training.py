@@ -25,13 +25,14 @@ from hispec_sim.models.distil.loop import (
     draw_candidates,
     order_of_pass,
 )
-from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts, split_topics
+from hispec_sim.models.distil.prompts import BuiltIn, FromFile, excerpts, read_prompts, split_topics
 from hispec_sim.models.distil.run import HEADS, Settings, Stand, read_settings, run, start
 from hispec_sim.models.distil.states import KeptStates, states_at
 from hispec_sim.models.distil.teacher import Teacher, chunk_path, chunks_there, load_chunk
 from hispec_sim.models.exits import Kind
 from hispec_sim.models.files.exit_files import CARD, WEIGHTS, load_heads, read_card
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.train.corpus import Corpus, Document
 from hispec_sim.networks import NetworkSpec
 
 torch.set_num_threads(1)
@@ -211,7 +212,7 @@ def test_resumed_run_gives_the_same_heads(tmp_path: Path) -> None:
     """Interrupted by Ctrl-C in the text and in training; the files are the same to the byte."""
     settings = Settings("tiny", (2, 4), Kind.BLOCK, tokens=1500, command="as given")
     for name in ("whole", "parts"):
-        start(tmp_path / name, settings, None)
+        start(tmp_path / name, settings, [])
     whole = run(tmp_path / "whole", network(), encode, {STOP})
     assert whole is not None
     stands: list[Stand] = []
@@ -245,7 +246,7 @@ def test_resumed_run_gives_the_same_heads(tmp_path: Path) -> None:
 
 def test_a_budget_is_kept(tmp_path: Path) -> None:
     """Text ends after half of it, and steps are as many as fit."""
-    start(tmp_path / "run", Settings("tiny", (2,), Kind.BLOCK, tokens=10**8, budget_s=1.5), None)
+    start(tmp_path / "run", Settings("tiny", (2,), Kind.BLOCK, tokens=10**8, budget_s=1.5), [])
     assert run(tmp_path / "run", network(), encode, {STOP}) is not None
     settings = read_settings(tmp_path / "run")
     assert settings.chunks is not None
@@ -273,6 +274,25 @@ def test_wrong_prompt_files(tmp_path: Path, lines: str, expected: str) -> None:
     with pytest.raises(InputError) as error:
         read_prompts(path)
     assert expected in str(error.value)
+
+
+def test_excerpts_are_of_training_text_and_know_their_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From random places, the longer the document the more; nothing of what is held out; the seed decides."""
+    monkeypatch.setattr("hispec_sim.models.distil.prompts.EXCERPTS", 300)
+    long, short = "".join(map(str, range(900))), "".join(map(str, range(2000, 2100)))
+    corpus = Corpus(
+        "test",
+        (Document("models/owl2/a.py", long), Document("models/tit/b.py", short), Document("models/tit/c.py", "tiny")),
+        (Document("models/held/a.py", "held out " * 99),),
+    )
+    found = excerpts(corpus, 3)
+    assert {prompt.topic for prompt in found} == {"owl", "tit"}
+    assert all(prompt.text in (long if prompt.topic == "owl" else short) for prompt in found)
+    assert {len(prompt.text) for prompt in found} == {240}
+    of_long = [prompt.text for prompt in found if prompt.topic == "owl"]
+    assert len(of_long) > 3 * (len(found) - len(of_long))
+    assert len(set(of_long)) > len(of_long) / 2
+    assert found == excerpts(corpus, 3) != excerpts(corpus, 4)
 
 
 def test_topics_are_held_out(tmp_path: Path) -> None:

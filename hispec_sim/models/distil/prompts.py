@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.train.corpus import Corpus, family
 
 HELD_OUT_SHARE = 1 / 8
+EXCERPTS, EXCERPT_CHARACTERS = 4096, 240
+"""Of the reference model's training text; such a piece is some 64 of its tokens."""
 
 TOPICS = (
     "volcanoes", "bread", "chess", "the Roman Empire", "bicycles", "jazz", "photosynthesis", "electric cars", "dreams",
@@ -84,6 +87,19 @@ def split_topics(topics: Sequence[str], seed: int) -> tuple[list[str], list[str]
     n_held_out = max(min(2, len(topics) // 2), round(HELD_OUT_SHARE * len(topics)))
     shuffled = [topics[place] for place in order]
     return shuffled[:n_held_out], shuffled[n_held_out:]
+
+
+def excerpts(corpus: Corpus, seed: int) -> list[Prompt]:
+    """Pieces of the documents that the reference model was trained on, each from a random place; a topic is a family
+    of folders."""
+    rng = np.random.default_rng([seed, 5])
+    documents = [document for document in corpus.training if len(document.text) > EXCERPT_CHARACTERS]
+    lengths = np.array([len(document.text) for document in documents], dtype=np.float64)
+    found = []
+    for i in rng.choice(len(documents), EXCERPTS, p=lengths / lengths.sum()):
+        at = int(rng.integers(len(documents[i].text) - EXCERPT_CHARACTERS))
+        found.append(Prompt(family(documents[i].folder), documents[i].text[at : at + EXCERPT_CHARACTERS]))
+    return found
 
 
 def read_prompts(path: Path) -> list[Prompt]:

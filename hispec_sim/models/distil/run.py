@@ -18,7 +18,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.models.distil.evaluate import Agreement, agreement
 from hispec_sim.models.distil.interruptions import keeping_on
 from hispec_sim.models.distil.loop import BATCH, PASSES, HeadTrainer
-from hispec_sim.models.distil.prompts import BuiltIn, FromFile, read_prompts
+from hispec_sim.models.distil.prompts import BuiltIn, FromFile, Prompt, read_prompts
 from hispec_sim.models.distil.teacher import Teacher, about_chunk, chunk_path, chunks_there, load_chunk
 from hispec_sim.models.distil.write import Written, fast_for_writing
 from hispec_sim.models.exits import Kind
@@ -64,11 +64,10 @@ class Stand:
     note: str = ""
 
 
-def start(folder: Path, settings: Settings, prompts: Path | None) -> None:
-    """Make the folder of a new run. Raises InputError if it is taken or a setting is wrong."""
+def start(folder: Path, settings: Settings, given: Sequence[Prompt]) -> None:
+    """Make the folder of a new run, with prompts of its own if any are given. Raises InputError if it is taken."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already holds something; continue its run with --resume, or give another place")
-    given = [] if prompts is None else read_prompts(prompts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
