@@ -55,7 +55,7 @@ def train_exits_command(
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="JSONL with prompt and topic on each line, or corpus: excerpts of the reference model's training text.",
+            help="JSONL with prompt and topic on each line, or corpus: excerpts of what the reference model read.",
             show_default="built-in topics",
         ),
     ] = None,

@@ -64,10 +64,7 @@ class CachedNetwork:
         kept = {exit_layer for exit_layer in exits if exit_layer < shape.n_layers}
         heads = {exit_layer: head for exit_layer, head in heads_of(network).items() if exit_layer in kept}
         with_block = [exit_layer for exit_layer, head in heads.items() if isinstance(head, BlockHead)]
-        self._heads = {
-            exit_layer: head.layer.maths(decoding_norm) if isinstance(head, BlockHead) else head
-            for exit_layer, head in heads.items()
-        }
+        self._heads = {exit_layer: head.maths(decoding_norm) for exit_layer, head in heads.items()}
 
         def caches() -> tuple[str, int]:
             width = 2 * shape.n_kv_heads * shape.head_dim * (shape.n_layers + len(with_block))

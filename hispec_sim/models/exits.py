@@ -7,7 +7,7 @@ it is, so whatever the heads predict, the target's text does not change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import cast
 
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
-from hispec_sim.models.llama import Attend, Layer, Llama, dtype_of
+from hispec_sim.models.llama import Attend, Layer, Llama, NormOf, bare, dtype_of
+
+HeadMaths = Callable[[Tensor, Tensor, Attend], Tensor]
+"""What a head computes, as `ExitHead.forward`."""
 
 
 class Kind(StrEnum):
@@ -33,6 +36,10 @@ class ExitHead(nn.Module):
     def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
         """x: (batch, tokens, hidden_size), for an adapter (..., hidden_size); turn: rotations of the tokens' positions;
         attend: over this head's own keys and values."""
+        return self.maths()(x, turn, attend)
+
+    def maths(self, norm_of: NormOf | None = None) -> HeadMaths:
+        """As `Layer.maths`."""
         raise NotImplementedError
 
 
@@ -48,8 +55,9 @@ class AdapterHead(ExitHead):
         self.linear = nn.Linear(size, size, bias=False)
         nn.init.zeros_(self.linear.weight)
 
-    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
-        return x + self.linear(self.norm(x))
+    def maths(self, norm_of: NormOf | None = None) -> HeadMaths:
+        norm, linear = (norm_of or bare)(self.norm), bare(self.linear)
+        return lambda x, turn, attend: x + linear(norm(x))
 
 
 class BlockHead(ExitHead):
@@ -61,8 +69,8 @@ class BlockHead(ExitHead):
         super().__init__()
         self.layer = Layer(config)
 
-    def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
-        return self.layer(x, turn, attend)
+    def maths(self, norm_of: NormOf | None = None) -> HeadMaths:
+        return self.layer.maths(norm_of)
 
 
 HEADS: dict[Kind, type[AdapterHead] | type[BlockHead]] = {Kind.ADAPTER: AdapterHead, Kind.BLOCK: BlockHead}

@@ -26,6 +26,9 @@ keys and values stand one behind the other: (batch, tokens, 2 n_kv_heads, head_d
 Map = Callable[[Tensor], Tensor]
 """(..., in) -> (..., out)"""
 
+NormOf = Callable[[nn.RMSNorm], Map]
+"""The form that a norm is to take."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerMaths:
@@ -68,16 +71,16 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(shape.hidden_size, 2 * shape.intermediate_size, bias=False)
         self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
-    def maths(self, norm_of: Callable[[nn.RMSNorm], Map] | None = None) -> LayerMaths:
+    def maths(self, norm_of: NormOf | None = None) -> LayerMaths:
         """What the layer computes with its present weights; `norm_of` gives its norms another form."""
-        norm_of = norm_of or _bare
+        norm_of = norm_of or bare
         return LayerMaths(
             attention_norm=norm_of(self.attention_norm),
-            qkv=_bare(self.qkv),
-            output=_bare(self.output),
+            qkv=bare(self.qkv),
+            output=bare(self.output),
             mlp_norm=norm_of(self.mlp_norm),
-            gate_up=_bare(self.gate_up),
-            down=_bare(self.down),
+            gate_up=bare(self.gate_up),
+            down=bare(self.down),
             n_heads=self.heads[0],
             n_kv_heads=self.heads[1],
             head_dim=self.head_dim,
@@ -88,7 +91,7 @@ class Layer(nn.Module):
         return self.maths()(x, turn, attend)
 
 
-def _bare(module: nn.Module) -> Map:
+def bare(module: nn.Module) -> Map:
     """The function of a module, without the module around it."""
     if type(module) is nn.RMSNorm:
         return partial(torch.rms_norm, normalized_shape=module.normalized_shape, weight=module.weight, eps=module.eps)
@@ -138,7 +141,7 @@ class Llama(nn.Module):
 
     def reading_out(self) -> Map:
         """`read_out` for decoding: taken out of its modules, with its present weights, as `LayerMaths` is."""
-        norm, head = decoding_norm(self.norm), _bare(self.head)
+        norm, head = decoding_norm(self.norm), bare(self.head)
         return lambda x: head(norm(x))
 
     def forward(self, tokens: Tensor, exit_layer: int | None = None) -> Tensor:
