@@ -86,7 +86,7 @@ def exit_logits(network: Llama, tokens: Ids, exits: Sequence[int]) -> list[torch
     for exit_layer in exits:
         x, at = network.span(x, at, exit_layer, turn, attend_causally), exit_layer
         read = heads[exit_layer](x, turn, attend_causally) if exit_layer in heads else x
-        found.append(network.read_out(read))
+        found.append(network.read_out(read, exit_layer))
     return found
 
 

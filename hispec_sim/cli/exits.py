@@ -40,7 +40,10 @@ def train_exits_command(
     exits: Annotated[
         str | None, typer.Option(help="Exit layers, shallow to deep, such as 4,8.", show_default="the run's")
     ] = None,
-    kind: Annotated[str, typer.Option(help="block (a transformer layer) or adapter (a linear map).")] = "block",
+    kind: Annotated[
+        str,
+        typer.Option(help="block (a transformer layer), adapter (a linear map) or lm_head."),
+    ] = "block",
     tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of teacher text, written by the model itself.")
     ] = 1_000_000,

@@ -58,7 +58,6 @@ class CachedNetwork:
         self.slots, self.max_tokens = slots, max_tokens
         self._embedding = network.embedding.weight.detach()
         self._layers = [cast(Layer, layer).maths(decoding_norm) for layer in network.layers]
-        self._plain_read_out = network.reading_out()
         kv_shape = (slots, max_tokens + 1, 2 * shape.n_kv_heads, shape.head_dim)
         self._scratch = max_tokens
         kept = {exit_layer for exit_layer in exits if exit_layer < shape.n_layers}
@@ -81,7 +80,10 @@ class CachedNetwork:
                 exit_layer: _BlockCache(self._kv.new_zeros(1, *kv_shape), [0] * slots) for exit_layer in with_block
             }
         self._graphs = Graphs(CudaCapture(device), device) if device.type == "cuda" and network.cuda_graphs else None
-        self._short_heads = {layer: ShortHead(network, size) for layer, size in (shortlists or {}).items()}
+        self._plain_read_out = network.reading_out()
+        own = {exit_layer: network.reading_out(exit_layer) for exit_layer, head in heads.items() if head.reads_by}
+        short = {layer: ShortHead(network, size, layer) for layer, size in (shortlists or {}).items()}
+        self._read_outs: dict[int, Callable[[Tensor], Tensor]] = {**own, **short}
 
     @torch.inference_mode()
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Tensor | None:
@@ -173,7 +175,7 @@ class CachedNetwork:
         return self._read_out(exit_layer, place.read_rows(x))
 
     def _read_out(self, exit_layer: int, rows: Tensor) -> Tensor:
-        return self._short_heads.get(exit_layer, self._plain_read_out)(rows)
+        return self._read_outs.get(exit_layer, self._plain_read_out)(rows)
 
 
 @dataclass(slots=True)

@@ -26,12 +26,18 @@ class Kind(StrEnum):
 
     ADAPTER = "adapter"  # x + W norm(x)
     BLOCK = "block"  # one transformer layer, with keys and values of its own
+    LM_HEAD = "lm_head"  # a norm and an LM head of its own in place of the network's
 
 
 class ExitHead(nn.Module):
     """Turns hidden states at an exit layer into what the network's final norm and LM head can read."""
 
     kind: Kind
+
+    @property
+    def reads_by(self) -> tuple[nn.RMSNorm, nn.Linear] | None:
+        """A norm and an LM head of its own, if it has them."""
+        return None
 
     def forward(self, x: Tensor, turn: Tensor, attend: Attend) -> Tensor:
         """x: (batch, tokens, hidden_size), for an adapter (..., hidden_size); turn: rotations of the tokens' positions;
@@ -73,15 +79,41 @@ class BlockHead(ExitHead):
         return self.layer.maths(norm_of)
 
 
-HEADS: dict[Kind, type[AdapterHead] | type[BlockHead]] = {Kind.ADAPTER: AdapterHead, Kind.BLOCK: BlockHead}
+class LmHead(ExitHead):
+    """A norm and an LM head of its own; hidden states stay as they are. Starts as a copy of the network's. It takes
+    the memory of another LM head, but decoding no time: it is read in place of the network's."""
+
+    kind = Kind.LM_HEAD
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.shape.hidden_size, eps=config.norm_eps)
+        self.linear = nn.Linear(config.shape.hidden_size, config.shape.vocab_size, bias=False)
+
+    @property
+    def reads_by(self) -> tuple[nn.RMSNorm, nn.Linear]:
+        return self.norm, self.linear
+
+    def maths(self, norm_of: NormOf | None = None) -> HeadMaths:
+        return lambda x, turn, attend: x
+
+
+HEADS: dict[Kind, type[AdapterHead] | type[BlockHead] | type[LmHead]] = {
+    Kind.ADAPTER: AdapterHead,
+    Kind.BLOCK: BlockHead,
+    Kind.LM_HEAD: LmHead,
+}
 
 
 def new_head(kind: Kind, network: Llama) -> ExitHead:
     """A head to be trained, on the network's device, in fp32: a block starts as a copy of the last layer, whose output
-    the final norm and the LM head were made for; an adapter as no change."""
+    the final norm and the LM head were made for; the others as no change."""
     head = HEADS[kind](network.config).to(network.embedding.weight.device)
     if isinstance(head, BlockHead):
         head.layer.load_state_dict(network.layers[-1].state_dict())
+    if isinstance(head, LmHead):
+        head.norm.load_state_dict(network.norm.state_dict())
+        head.linear.load_state_dict(network.head.state_dict())
     return head
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -135,13 +136,21 @@ class Llama(nn.Module):
             x = self.layers[index](x, turn, attend)
         return x
 
-    def read_out(self, x: Tensor) -> Tensor:
-        """Next-token logits (..., vocab_size) of hidden states at any depth: the final norm and the LM head."""
-        return self.head(self.norm(x))
+    def read_by(self, exit_layer: int | None = None) -> tuple[nn.RMSNorm, nn.Linear]:
+        """The norm and the LM head that an exit is read out by: the network's own, or the exit head's."""
+        name = str(exit_layer)
+        own = self.exit_heads[name].reads_by if name in self.exit_heads else None
+        return cast(tuple[nn.RMSNorm, nn.Linear], own or (self.norm, self.head))
 
-    def reading_out(self) -> Map:
+    def read_out(self, x: Tensor, exit_layer: int | None = None) -> Tensor:
+        """Next-token logits (..., vocab_size) of hidden states at any depth, behind the exit's head if it has one."""
+        norm, head = self.read_by(exit_layer)
+        return head(norm(x))
+
+    def reading_out(self, exit_layer: int | None = None) -> Map:
         """`read_out` for decoding: taken out of its modules, with its present weights, as `LayerMaths` is."""
-        norm, head = decoding_norm(self.norm), bare(self.head)
+        own_norm, own_head = self.read_by(exit_layer)
+        norm, head = decoding_norm(own_norm), bare(own_head)
         return lambda x: head(norm(x))
 
     def forward(self, tokens: Tensor, exit_layer: int | None = None) -> Tensor:
@@ -152,7 +161,7 @@ class Llama(nn.Module):
         x = self.span(self.embedding(tokens), 0, depth, turn, attend_causally)
         if str(depth) in self.exit_heads:
             x = self.exit_heads[str(depth)](x, turn, attend_causally)
-        return self.read_out(x)
+        return self.read_out(x, depth)
 
 
 def attend_causally(queries: Tensor, keys_values: Tensor) -> Tensor:

@@ -19,8 +19,11 @@ class ShortHead:
     probability 0, so that whoever judges a draft needs to know nothing of shortlists.
     """
 
-    def __init__(self, network: Llama, shortlist: int) -> None:
-        """Raises InputError if the network has no ranking of its tokens, or one of fewer than `shortlist`."""
+    def __init__(self, network: Llama, shortlist: int, exit_layer: int | None = None) -> None:
+        """`exit_layer`: what is read out, whose head may have an LM head of its own.
+
+        Raises InputError if the network has no ranking of its tokens, or one of fewer than `shortlist`.
+        """
         name, ranking = network.config.shape.name, network.token_ranking
         if ranking is None:
             raise InputError(
@@ -36,10 +39,10 @@ class ShortHead:
         device = network.embedding.weight.device
         self._ids = torch.tensor(sorted(ranking.ids[:shortlist]), device=device)
         self._vocab_size = network.config.shape.vocab_size
-        self._norm = network.norm
+        self._norm, head = network.read_by(exit_layer)
         # A packed head shows its rows no more, but the embedding that it is tied to does.
-        plain = network.embedding.weight.detach() if network.config.shape.tied_embedding else plain_weight(network.head)
-        rows, layout = plain[self._ids], layout_of(network.head)
+        tied = head is network.head and network.config.shape.tied_embedding
+        rows, layout = (network.embedding.weight.detach() if tied else plain_weight(head))[self._ids], layout_of(head)
         small = layout in (Layout.PACKED, Layout.WIDENED) and rows.numel() < PACKED_WEIGHTS
         self._head = laid_out(rows, Layout.PLAIN if small else layout)
 

@@ -139,7 +139,7 @@ def _predictions(networks: Mapping[str, Llama], exits: Sequence[Exit], states: l
     for exit_, x in zip(exits, states, strict=True):
         network = networks[exit_.network]
         rows = max(1, LOGITS // network.config.shape.vocab_size)
-        columns.append(torch.cat([likeliest(network.read_out(part)) for part in x.split(rows)]))
+        columns.append(torch.cat([likeliest(network.read_out(part, exit_.exit_layer)) for part in x.split(rows)]))
     return torch.stack(columns, 1).cpu().numpy()
 
 
@@ -158,7 +158,7 @@ def _sampled(
     for at in range(0, positions, rows):
         part = slice(at, at + rows)
         p = [
-            sampler.distributions(networks[exit_.network].read_out(x[part]))
+            sampler.distributions(networks[exit_.network].read_out(x[part], exit_.exit_layer))
             for exit_, x in zip(plan.exits, states, strict=True)
         ]
         drawn = written[part, None]
@@ -182,7 +182,7 @@ def _rejected(
 ) -> int:
     """A sample of an exit that the target has rejected: drawn from the excess of the exit's distribution over its."""
     q, p = (
-        chance.sampler.distributions(networks[exit_.network].read_out(x[None]))
+        chance.sampler.distributions(networks[exit_.network].read_out(x[None], exit_.exit_layer))
         for exit_, x in zip((exits[column], exits[-1]), states, strict=True)
     )
     return int(chance.draw((q - p).clamp(min=0)))

@@ -17,8 +17,8 @@ from hispec_sim.execute.choosing import Greedy, Token
 from hispec_sim.execute.decoder import Decoder, Decoding
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
-from hispec_sim.models.exits import AdapterHead, ExitHead, Kind, attach, new_head
-from hispec_sim.models.llama import Llama
+from hispec_sim.models.exits import AdapterHead, ExitHead, Kind, LmHead, attach, new_head
+from hispec_sim.models.llama import Llama, attend_causally
 from hispec_sim.networks import NetworkSpec
 
 sys.path.append(str(Path(__file__).parents[1] / "execute"))
@@ -41,11 +41,11 @@ def random_head(kind: Kind, network: Llama, seed: int) -> ExitHead:
 
 @cache
 def six_layers() -> Llama:
-    """Blocks at 1 and 3, an adapter at 4, nothing at 5."""
+    """Blocks at 1 and 3, an adapter at 4, an LM head at 5."""
     torch.manual_seed(2)
     shape = NetworkSpec("six", 6, 32, 4, 2, 8, 48, WORDS, True)
     network = Llama(LlamaConfig(shape, max_positions=64)).eval()
-    kinds = {1: Kind.BLOCK, 3: Kind.BLOCK, 4: Kind.ADAPTER}
+    kinds = {1: Kind.BLOCK, 3: Kind.BLOCK, 4: Kind.ADAPTER, 5: Kind.LM_HEAD}
     return attach(network, {layer: random_head(kind, network, layer) for layer, kind in kinds.items()})
 
 
@@ -117,9 +117,10 @@ class Checked(Decoder):
 
 @cache
 def with_heads() -> dict[str, Llama]:
-    """The tiny networks; the target has blocks at exits 1 and 3, the draft an adapter at 1."""
+    """The tiny networks; the target has blocks at exits 1 and 3 and an LM head at 2, the draft an adapter at 1."""
     made = copy.deepcopy(networks())
-    attach(made["big"], {layer: random_head(Kind.BLOCK, made["big"], layer) for layer in (1, 3)})
+    kinds = {1: Kind.BLOCK, 2: Kind.LM_HEAD, 3: Kind.BLOCK}
+    attach(made["big"], {layer: random_head(kind, made["big"], layer) for layer, kind in kinds.items()})
     attach(made["draft"], {1: random_head(Kind.ADAPTER, made["draft"], 7)})
     return made
 
@@ -138,6 +139,26 @@ def test_decoding_with_heads_is_lossless(seed: int) -> None:
         outputs, _ = decoder.decode(prompts, 16, new_chooser=lambda index: Greedy())
         assert outputs == expected, cascade
     assert Checked.decisions - before > 100
+
+
+@torch.inference_mode()
+def test_an_lm_head_reads_in_place_of_the_network_s() -> None:
+    """Its own norm and matrix, on the hidden states as they are; the network's own elsewhere."""
+    network = attach(copy.deepcopy(six_layers()), {})
+    head = random_head(Kind.LM_HEAD, network, 1)
+    assert isinstance(head, LmHead)
+    tokens = torch.tensor([[3, 1, 4]])
+    states = network.span(network.embedding(tokens), 0, 2, network.rotations[None, :3, None], attend_causally)
+    plain = network(tokens)
+    attach(network, {2: head})
+    expected = states @ (head.linear.weight * head.norm.weight).T / rms(states)
+    torch.testing.assert_close(network(tokens, 2), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(network(tokens), plain)
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of the last axis."""
+    return x.square().mean(-1, keepdim=True).sqrt()
 
 
 def test_only_exits_in_use_take_memory() -> None:

@@ -29,6 +29,7 @@ from hispec_sim.models.distil.prompts import BuiltIn, FromFile, excerpts, read_p
 from hispec_sim.models.distil.run import HEADS, Settings, Stand, read_settings, run, start
 from hispec_sim.models.distil.states import KeptStates, states_at
 from hispec_sim.models.distil.teacher import Teacher, chunk_path, chunks_there, load_chunk
+from hispec_sim.models.distil.write import fast_for_writing
 from hispec_sim.models.exits import Kind
 from hispec_sim.models.files.exit_files import CARD, WEIGHTS, load_heads, read_card
 from hispec_sim.models.llama import Llama
@@ -97,7 +98,17 @@ def test_text_is_the_network_s_own_and_stored_whole(tmp_path: Path) -> None:
         load_chunk(first)
 
 
-@pytest.mark.parametrize(("kind", "gain"), [(Kind.BLOCK, 0.25), (Kind.ADAPTER, 0.15)])
+def test_only_wide_networks_are_rounded_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrow one is written with as it is, whatever the processor can do."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert fast_for_writing(network()) is network()
+    monkeypatch.setattr("hispec_sim.models.distil.write.WIDE", 32)
+    rounded = fast_for_writing(network())
+    assert rounded is not network()
+    assert rounded.embedding.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("kind", "gain"), [(Kind.BLOCK, 0.25), (Kind.ADAPTER, 0.15), (Kind.LM_HEAD, 0.15)])
 def test_training_raises_agreement(tmp_path: Path, kind: Kind, gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """On topics that were held out, well above the final norm and LM head alone; and the network stays as it is."""
     monkeypatch.setitem(LEARNING_RATE, kind, 1e-2)  # a tiny network takes larger strides

@@ -103,7 +103,10 @@ def test_every_way_to_read_an_exit_out_has_the_shortlist(kind: Kind | None) -> N
     the exit above is not cut."""
     network = copy.deepcopy(networks()["big"])
     if kind is not None:
-        attach(network, {2: new_head(kind, network)})
+        attach(network, {2: (head := new_head(kind, network))})
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
     cached = CachedNetwork(network, slots=1, max_tokens=8, exits=[2, 4], shortlists={2: 4})
     ids = [3, 1, 4]
     short = cached.forward(0, 2, [Piece(0, 0, 3, 3, ids)])

@@ -18,7 +18,7 @@ from hispec_sim.cascade import Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy, Sampling
 from hispec_sim.execute.decoder import Decoder
-from hispec_sim.models.exits import AdapterHead, BlockHead, attach
+from hispec_sim.models.exits import AdapterHead, BlockHead, LmHead, attach
 from hispec_sim.profiler import record as recording
 from hispec_sim.profiler.agreement import Plan, record_batch
 from hispec_sim.step_graph import Kind, Node, StepGraph
@@ -47,10 +47,10 @@ def greedy_texts(prompts: list[list[int]]) -> list[list[int]]:
 
 @pytest.fixture
 def with_heads() -> Iterator[None]:
-    """Random heads at two exits of the target."""
+    """Random heads at the exits of the target."""
     network = networks()["big"]
     torch.manual_seed(3)
-    heads = {1: AdapterHead(network.config), 2: BlockHead(network.config)}
+    heads = {1: AdapterHead(network.config), 2: BlockHead(network.config), 3: LmHead(network.config)}
     torch.nn.init.normal_(heads[1].linear.weight, std=0.1)
     attach(network, heads)
     yield

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hispec_sim.models.distil.loop import BATCH, batch_of, head_states
+from hispec_sim.models.distil.loop import BATCH, batch_of, head_logits
 from hispec_sim.models.distil.states import states_at
 from hispec_sim.models.distil.write import Written
 from hispec_sim.models.exits import ExitHead
@@ -40,8 +40,10 @@ def agreement(network: Llama, heads: Mapping[int, ExitHead], sequences: Sequence
         batch = batch_of(part, network.embedding.weight.device)
         for layer, x in zip(exits, states_at(network, batch.tokens, exits), strict=True):
             for headed in (False, True):
-                rows = head_states(network, heads[layer], x, batch) if headed else network.norm(x[batch.rows])
-                logits = network.head(rows)
+                if headed:
+                    logits = head_logits(network, heads[layer], x, batch)
+                else:
+                    logits = network.head(network.norm(x[batch.rows]))
                 hits = (likeliest(logits) == batch.choices[:, 0]).split([each.new_tokens for each in part])
                 same[layer, headed] += [int(hit.sum()) for hit in hits]
     sizes = np.array([each.new_tokens for each in sequences])

@@ -31,7 +31,7 @@ SAMPLED_TOKENS = 4096
 """Random tokens that stand for those of the vocabulary that the network chose nowhere in a batch."""
 PASSES = 3
 """How often each sequence is seen unless a run says otherwise, where time allows."""
-LEARNING_RATE = {Kind.ADAPTER: 1e-3, Kind.BLOCK: 1e-3}
+LEARNING_RATE = {Kind.ADAPTER: 1e-3, Kind.BLOCK: 1e-3, Kind.LM_HEAD: 2e-3}
 FINAL_LEARNING_RATE = 0.02
 WARM_UP = 0.05
 WEIGHT_DECAY = 0.01
@@ -64,10 +64,14 @@ def batch_of(sequences: Sequence[Written], device: torch.device) -> Batch:
     )
 
 
-def head_states(network: Llama, head: ExitHead, x: Tensor, batch: Batch) -> Tensor:
-    """What a head makes of hidden states at the batch's rows, ready for the LM head: (rows, hidden_size)."""
+def head_logits(
+    network: Llama, head: ExitHead, x: Tensor, batch: Batch, candidates: Candidates | None = None
+) -> Tensor:
+    """Logits at the batch's rows, read out through a head: (rows, vocab_size), or (rows, candidates)."""
     turn = network.rotations[None, : x.shape[1], None]
-    return network.norm(head(x, turn, attend_causally)[batch.rows])
+    norm, lm_head = head.reads_by or (network.norm, network.head)
+    weight = lm_head.weight if candidates is None else lm_head.weight[candidates.token_ids]
+    return F.linear(norm(head(x, turn, attend_causally)[batch.rows]), weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +198,12 @@ class HeadTrainer:
         batch = batch_of(sequences, self.network.embedding.weight.device)
         rng = np.random.default_rng([self.seed, 4, self.step])
         candidates = draw_candidates(batch.choices, self.network.config.shape.vocab_size, SAMPLED_TOKENS, rng)
-        weight = self.network.head.weight[candidates.token_ids]
         found = {}
         with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=self._bfloat16):
             lengths = [len(each.tokens) - 1 for each in sequences]
             states = self._states.of(numbers, [row[:n] for row, n in zip(batch.tokens, lengths, strict=True)])
             for (layer, head), x in zip(self.heads.items(), states, strict=True):
-                logits = F.linear(head_states(self.network, head, x, batch), weight).float()
+                logits = head_logits(self.network, head, x, batch, candidates).float()
                 found[layer] = divergence(logits, candidates, batch.choices, batch.log_probs)
         return found
 
