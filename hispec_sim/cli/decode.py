@@ -60,7 +60,7 @@ def decode_command(
     exit_heads: Annotated[
         str | None,
         typer.Option(
-            help="Folder of trained heads for the target's exits; none: the LM head reads all exits.",
+            help="Folder of trained heads for the exits, or lm_heads (reference); none: the LM head reads all.",
             show_default="the model's own, if any",
         ),
     ] = None,

@@ -26,7 +26,8 @@ def check_command(
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     exit_heads: Annotated[
-        str | None, typer.Option(help="Folder of trained heads, or none.", show_default="the model's own, if any")
+        str | None,
+        typer.Option(help="Folder of trained heads, lm_heads, or none.", show_default="the model's own"),
     ] = None,
     prompts: Annotated[
         str | None,

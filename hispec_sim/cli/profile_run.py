@@ -51,7 +51,8 @@ def run_command(
         str, typer.Option(help="Exits whose trained heads are timed, such as 4,8.", show_default="all with heads")
     ] = "",
     exit_heads: Annotated[
-        str | None, typer.Option(help="Folder of trained heads, or none.", show_default="the model's own, if any")
+        str | None,
+        typer.Option(help="Folder of trained heads, lm_heads, or none.", show_default="the model's own"),
     ] = None,
     batch: Annotated[
         str, typer.Option(help="Batches; one of 2, which is a part of the largest, is added if there is time.")

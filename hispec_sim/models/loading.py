@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -45,8 +45,10 @@ def load_model(
 ) -> LoadedModel:
     """Load a folder, a .gguf file, or a model known by name. `dtype` is fp32, bf16 or fp16.
 
-    `exit_heads`: a folder of trained heads to read exits out through, or `none` for the LM head everywhere; without,
-    those that come with the model, if any. `cuda_graphs`: whether decoding on CUDA captures forwards that come back.
+    `exit_heads`: a folder of trained heads to read exits out through, or the name of heads that come with a known model
+    beside its own, or `none` for the LM head everywhere; without, the model's own, if any. `cuda_graphs`: whether
+    decoding on CUDA captures forwards that come back.
+
     Raises InputError that names the file, what is wrong with it and the cure.
     """
     known = KNOWN.get(source) if isinstance(source, str) else None
@@ -69,13 +71,18 @@ def load_model(
             f"{network.config.shape.vocab_size}: they do not belong together"
         )
     network.cuda_graphs = cuda_graphs
-    own = known.exit_heads if known else path / EXIT_HEADS
-    heads = Path(exit_heads) if exit_heads is not None else own if (own / CARD).is_file() else None
-    if exit_heads == NO_HEADS:
-        heads = None
+    heads = _heads_folder(exit_heads, known or KnownModel(lambda: path, path / EXIT_HEADS))
     if heads is not None:
         attach(network, load_heads(heads, network))
     return LoadedModel(network, tokenizer, name, path, heads)
+
+
+def _heads_folder(asked: str | Path | None, known: KnownModel) -> Path | None:
+    if asked is None:
+        return known.exit_heads if (known.exit_heads / CARD).is_file() else None
+    if asked == NO_HEADS:
+        return None
+    return known.more_heads.get(str(asked), Path(asked))
 
 
 def check_vocabularies(target: LoadedModel, draft: LoadedModel) -> None:
@@ -109,14 +116,17 @@ def _reference() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model with a name: how to find it, and where its exit heads are, if it has any."""
+    """A model with a name: how to find it, where its exit heads are, if it has any, and others by name."""
 
     find: Callable[[], Path]
     exit_heads: Path
+    more_heads: Mapping[str, Path] = field(default_factory=dict)
 
 
 KNOWN: dict[str, KnownModel] = {
-    "reference": KnownModel(_reference, SHIPPED / "reference" / EXIT_HEADS),
+    "reference": KnownModel(
+        _reference, SHIPPED / "reference" / EXIT_HEADS, {"lm_heads": SHIPPED / "reference_lm_heads"}
+    ),
     "smollm2": KnownModel(_smollm2, SHIPPED / "smollm2_exit_heads"),
 }
 """Models that this or another Python package carries, by name."""
