@@ -76,7 +76,7 @@ def shipped_points(profiles: Path) -> Iterator[Point]:
         table = published_table(name, EXECUTED)
         yield from executed_points(model, runs_of(table.rows), agreement, prices, table.source, text)
         if model == "reference":
-            yield from _tuned_over_all_exits(agreement, prices)
+            yield from _tuned_over_all_exits(prices)
 
 
 def executed_points(
@@ -112,12 +112,11 @@ def _over(fast: Run, slow: Run) -> Ratio:
     return Ratio(ratio, ratio * math.exp(-spread), ratio * math.exp(spread))
 
 
-def _tuned_over_all_exits(
-    agreement: Mapping[int, float], prices: Callable[[tuple[int, int]], Prices]
-) -> Iterator[Point]:
+def _tuned_over_all_exits(prices: Callable[[tuple[int, int]], Prices]) -> Iterator[Point]:
     table = published_table("gain", EXECUTED)
     for row in table.rows:
         draft, middle, alone = (int(row[f"{name}_exit"]) for name in ("draft", "middle", "single"))
+        agreements = [float(row[f"{name}_agreement"]) for name in ("draft", "middle", "single")]
         ratios = (
             Ratio(*(float(row[name]) for name in names))
             for names in (
@@ -128,9 +127,9 @@ def _tuned_over_all_exits(
         )
         yield Point(
             f"reference, tuned over all exits (run {row['run']}): {draft} and {middle} against {alone}", "executed",
-            "reference", agreement[draft], agreement[middle], prices((draft, middle)),
+            "reference", agreements[0], agreements[1], prices((draft, middle)),
             dict(zip(BOUNDARIES, ratios, strict=True)),
             Way(1, int(row["single_draft_length"]), Bonus(row["single_bonus"])),
             Way(1, int(row["draft_length"]), Bonus(row["bonus"]), int(row["verify_period"])), table.source,
-            (agreement[alone], prices((alone, 24))),
+            (agreements[2], prices((alone, 24))),
         )  # fmt: skip
