@@ -1,4 +1,4 @@
-"""Exit heads: trained read-outs for networks that were not made to exit early.
+"""Exit heads: trained read-outs of exits.
 
 An exit is read out by the network's own final norm and LM head. At an exit layer of a network that never learned to
 exit, these two make little of the hidden states; an exit head translates the states first. The network itself stays as
@@ -22,7 +22,7 @@ HeadMaths = Callable[[Tensor, Tensor, Attend], Tensor]
 
 
 class Kind(StrEnum):
-    """How an exit head translates hidden states."""
+    """What stands between hidden states at an exit and their logits."""
 
     ADAPTER = "adapter"  # x + W norm(x)
     BLOCK = "block"  # one transformer layer, with keys and values of its own
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class ExitHead(nn.Module):
-    """Turns hidden states at an exit layer into what the network's final norm and LM head can read."""
+    """Turns hidden states at an exit layer into what the network's final norm and LM head can read, or brings these."""
 
     kind: Kind
 
