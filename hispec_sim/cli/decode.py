@@ -104,7 +104,8 @@ def decode_command(
         network = networks[cascade.levels[0].network]
         counted = target.tokenizer.encode(_text_of("--shortlist-text", shortlist_text), special=False)
         network.token_ranking = count_ranking(counted, network.config.shape.vocab_size, str(shortlist_text))
-    _check_heads(target, cascade)
+    if exit_heads is None:
+        _check_heads(target, cascade)
     note = lossless_note(networks)
     if note is not None and cascade.target > 0:
         console.print(f"note: {note}", style="yellow")
@@ -221,13 +222,14 @@ def _text_of(option: str, path: Path) -> str:
 
 
 def _check_heads(target: LoadedModel, cascade: Cascade) -> None:
-    """Raises InputError for an exit without a head, where others have one: it would hardly ever agree."""
+    """Raises InputError for an exit without a head, where others come with one: it would hardly ever agree. Who names
+    the heads knows which there are."""
     have = {int(exit_layer) for exit_layer in target.network.exit_heads}
     levels = cascade.levels[:-1]
     lacking = [level.exit_layer for level in levels if level.network == "target" and level.exit_layer not in have]
     if have and lacking:
         raise InputError(
             f"{target.name} has trained heads for exits {', '.join(map(str, sorted(have)))}, none for {lacking[0]}: "
-            "choose among these, train one with hispec train exits, or give --exit-heads none to read every exit out "
-            "through the final norm and the LM head"
+            "choose among these, train one with hispec train exits, or give --exit-heads: with none every exit is read "
+            "out through the final norm and the LM head, with a folder those that have no head in it"
         )

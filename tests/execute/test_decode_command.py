@@ -93,6 +93,8 @@ def test_heads_that_come_with_a_model(models_folder: Path, tmp_path: Path, capsy
     status, printed = run([*base, "--exits", "1,2"], capsys)
     assert status == 2
     assert "has trained heads for exits 1, none for 2" in printed
+    status, printed = run([*base, "--exits", "1,2", "--exit-heads", str(tmp_path / "big" / "exit_heads")], capsys)
+    assert status == 0, printed
     assert run([*base, "--exits", "1,2", "--exit-heads", "none"], capsys)[0] == 0
 
 
