@@ -13,9 +13,12 @@ from typer.testing import CliRunner, Result
 from hispec_sim.cli.exits import train_exits_command
 from hispec_sim.errors import InputError
 from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.distil.prompts import read_prompts
+from hispec_sim.models.exits import Kind
 from hispec_sim.models.files.exit_files import load_heads, read_card
 from hispec_sim.models.files.safetensors_folder import load_folder, save_folder
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.train.corpus import Corpus, Document
 from hispec_sim.networks import NetworkSpec
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,."
@@ -69,6 +72,23 @@ def test_a_run_from_the_command_line(model: Path, tmp_path: Path) -> None:
         more.provenance["command"]
         == f"{card.provenance['command']}; hispec train exits --resume --passes 5 --out {out}"
     )
+
+
+def test_prompts_from_the_text_of_the_reference_model(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Excerpts of what it was trained on, kept with the run; heads of the third kind."""
+    corpus = Corpus(
+        "test", tuple(Document(f"models/{a}/m.py", f"{a} owl, " * 90) for a in "abcd"), (Document("x", ""),)
+    )
+    monkeypatch.setattr("hispec_sim.models.train.corpus.package_corpus", lambda: corpus)
+    out = tmp_path / "run"
+    done = run(
+        "--model", model, "--exits", "2", "--kind", "lm_head", "--tokens", "300", "--prompts", "corpus", "--out", out
+    )  # fmt: skip
+    assert done.exit_code == 0, done.exception or done.output
+    assert {prompt.topic for prompt in read_prompts(out / "prompts.jsonl")} == set("abcd")
+    assert read_card(out / "heads").kind is Kind.LM_HEAD
 
 
 @pytest.mark.parametrize(
