@@ -27,6 +27,7 @@ PASSES = 3
 PIPED_WIDTH = 130
 INTERRUPTED = 130
 CORPUS = "corpus"
+"""What --prompts calls the reference model's training text."""
 MOST_TOPICS = 24
 """More are stored with the heads, but not printed."""
 

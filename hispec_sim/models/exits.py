@@ -1,8 +1,8 @@
 """Exit heads: trained read-outs of exits.
 
 An exit is read out by the network's own final norm and LM head. At an exit layer of a network that never learned to
-exit, these two make little of the hidden states; an exit head translates the states first. The network itself stays as
-it is, so whatever the heads predict, the target's text does not change.
+exit, these two make little of the hidden states; an exit head translates the states first, or brings a norm and an LM
+head of its own. The network itself stays as it is, so whatever the heads predict, the target's text does not change.
 """
 
 from __future__ import annotations

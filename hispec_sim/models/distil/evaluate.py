@@ -40,10 +40,7 @@ def agreement(network: Llama, heads: Mapping[int, ExitHead], sequences: Sequence
         batch = batch_of(part, network.embedding.weight.device)
         for layer, x in zip(exits, states_at(network, batch.tokens, exits), strict=True):
             for headed in (False, True):
-                if headed:
-                    logits = head_logits(network, heads[layer], x, batch)
-                else:
-                    logits = network.head(network.norm(x[batch.rows]))
+                logits = head_logits(network, heads[layer], x, batch) if headed else network.read_out(x[batch.rows])
                 hits = (likeliest(logits) == batch.choices[:, 0]).split([each.new_tokens for each in part])
                 same[layer, headed] += [int(hit.sum()) for hit in hits]
     sizes = np.array([each.new_tokens for each in sequences])
