@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 
 from hispec_sim.cascade import Cascade, Forward, Outcome, State, Step, apply_outcome, next_step, start
 from hispec_sim.scheduler import Span
@@ -53,6 +54,16 @@ class Move:
     matched: int
     target: Node | None
     committed: int
+
+
+CASCADES_KEPT = 64
+
+
+@lru_cache(CASCADES_KEPT)
+def shared_graph(cascade: Cascade) -> StepGraph:
+    """The graph of a cascade as all that was decoded with it in this process has left it: a node is thought out once,
+    not for every text anew."""
+    return StepGraph(cascade)
 
 
 class StepGraph:

@@ -21,7 +21,7 @@ from hispec_sim.execute.record import DeviceForward, Record, SequenceRecord
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.llama import Llama
 from hispec_sim.scheduler import Grouping, Scheduler
-from hispec_sim.step_graph import Node, StepGraph
+from hispec_sim.step_graph import Node, shared_graph
 
 Committed = Callable[[int, Sequence[Token]], None]
 """Called with a sequence's index and the tokens that have just become final."""
@@ -74,7 +74,7 @@ class Decoder:
         self._grouping = grouping
         self._slots = slots
         self._max_tokens = max_tokens
-        self._graph = StepGraph(cascade)
+        self._graph = shared_graph(cascade)
         self._networks = {
             name: _with_caches(_known(networks, name), name, cascade, slots, max_tokens)
             for name in {level.network for level in cascade.levels}
