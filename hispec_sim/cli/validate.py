@@ -57,7 +57,9 @@ def validate_command(
     split: Annotated[str, typer.Option(help="tuning, held-out or all.")] = "held-out",
     limit: Annotated[int | None, typer.Option(min=1, help="Prompts each, in place of the design's number.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each configuration is decoded.")] = 3,
-    repetitions: Annotated[int, typer.Option(min=2, help="Times that each configuration is simulated.")] = 40,
+    repetitions: Annotated[
+        int, typer.Option(min=2, help="Resamples of the trace that tell how sure a prediction is.")
+    ] = 40,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads; those of the profile.")] = 1,
     exit_heads: Annotated[
         str | None,

@@ -45,8 +45,11 @@ def profile_error(profile: LatencyProfile) -> float:
     return math.hypot(interpolation, repeatability)
 
 
-def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVEL) -> tuple[float, float]:
-    """The central interval of a figure from its repetitions, widened by a relative standard error they do not have.
+def interval(
+    values: ArrayLike, relative_error: float = 0.0, level: float = LEVEL, *, centre: float | None = None
+) -> tuple[float, float]:
+    """The interval of a figure around `centre`, or around the median of its repetitions, as wide as these tell and
+    widened by a relative standard error they do not have.
 
     A normal distribution in logarithms, so that few repetitions give steady ends. (nan, nan) where there is no value.
     """
@@ -57,8 +60,8 @@ def interval(values: ArrayLike, relative_error: float = 0.0, level: float = LEVE
     logs = np.log(x)
     variance = float(logs.var(ddof=1)) if len(x) > 1 else 0.0
     width = NormalDist().inv_cdf(0.5 + level / 2) * math.hypot(math.sqrt(variance), relative_error)
-    centre = float(np.median(logs))
-    return math.exp(centre - width), math.exp(centre + width)
+    middle = math.exp(np.median(logs)) if centre is None else centre
+    return middle / math.exp(width), middle * math.exp(width)
 
 
 def sampling_error(values: Collection[Sequence[float]]) -> float:

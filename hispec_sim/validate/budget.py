@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
-from statistics import median
+from statistics import fmean
 
 from hispec_sim.simulate.pricing import Asking, Pricer
 from hispec_sim.step_graph import Node
@@ -85,10 +85,9 @@ def machine_error(own: ShapeTimes, all_runs: ShapeTimes) -> float:
 
 
 def budget(
-    predictor: Predictor, configuration: Configuration, observation: Observation, all_runs: ShapeTimes, repetitions: int
+    predictor: Predictor, configuration: Configuration, observation: Observation, all_runs: ShapeTimes
 ) -> Budget:
-    """The substitutions for one real run; `all_runs` are the forwards of the runs of all configurations, simulated
-    outcomes are drawn `repetitions` times."""
+    """The substitutions for one real run; `all_runs` are the forwards of the runs of all configurations."""
     profile = predictor.pricer(configuration)
 
     def recorded(request: int) -> Recorded:
@@ -102,10 +101,10 @@ def budget(
 
     real_outcomes = rate(recorded, profile, predictor.jitter(0))
     measured = MeasuredPricer(observation, profile, real_outcomes / real)
-    drawn = [rate(predictor.samplers(configuration, k), measured) for k in range(repetitions)]
+    replayed = [rate(samplers, measured) for samplers in predictor.even_samplers(configuration)]
     return Budget(
         latency=real_outcomes / real - 1,
-        acceptance=median(drawn) / real - 1,
+        acceptance=fmean(replayed) / real - 1,
         control=rate(recorded, measured) / real - 1,
         machine=machine_error(observation.times, all_runs),
         host=1 - observation.forward_ms / observation.decode_ms,

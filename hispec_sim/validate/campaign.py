@@ -140,7 +140,7 @@ def compare_all(
     for configuration, observations in zip(configurations, decoded, strict=True):
         if observations:
             middle = middle_run(observations)
-            taken_apart = budget(predictor, configuration, middle, all_runs, min(repetitions, 9))
+            taken_apart = budget(predictor, configuration, middle, all_runs)
             prediction = predictor.predict(configuration, repetitions, len(middle.verified))
             rows.append(row_of(configuration, observations, prediction, taken_apart, time_error))
         tick()

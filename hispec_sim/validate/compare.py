@@ -27,7 +27,7 @@ def row_of(
     time_error: float,
 ) -> dict[str, Any]:
     """One configuration: `FIGURE_real` (median over repeats; `_low` and `_high` the least and greatest), `FIGURE_sim`
-    (median over repetitions; `_low` and `_high` the predicted interval), `FIGURE_error` = sim / real - 1."""
+    (over the trace as it is; `_low` and `_high` the predicted interval), `FIGURE_error` = sim / real - 1."""
     row: dict[str, Any] = {
         "configuration": configuration.name,
         "exits": "-".join(map(str, configuration.exits)),
@@ -42,11 +42,10 @@ def row_of(
     }
     real = [observation.figures.flat() for observation in observations]
     for name in real[0]:
-        measured = [each[name] for each in real]
-        simulated = prediction.values(name)
+        measured, middle = [each[name] for each in real], prediction.middle(name)
         timed = name == RATE or name.endswith("ms_per_token")
-        low, high = interval(simulated, time_error if timed else 0.0)
-        middle, seen = float(np.median(simulated)), float(np.median(measured))
+        low, high = interval(prediction.values(name), time_error if timed else 0.0, centre=middle)
+        seen = float(np.median(measured))
         row |= {f"{name}_real": seen, f"{name}_real_low": min(measured), f"{name}_real_high": max(measured)}
         row |= {f"{name}_sim": middle, f"{name}_sim_low": low, f"{name}_sim_high": high}
         row[f"{name}_error"] = middle / seen - 1 if seen else float("nan")

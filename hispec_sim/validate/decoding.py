@@ -100,13 +100,15 @@ def usable_prompts(
 
 
 def in_turn(texts: Sequence[Text]) -> list[Text]:
-    """One text of every group, then another of every group, and so on. The first group begins with its first text, the
-    second with its second, and round: where groups are topics with the same tasks, each begins with another task."""
+    """One text of every group, then another of every group, and so on, the groups in the order of their names' hashes:
+    a set may grow harder from its first to its last, and the first few of these are a sample of it. The first group
+    begins with its first text, the second with its second, and round: where groups are topics with the same tasks, each
+    begins with another task."""
     groups: dict[str, list[Text]] = defaultdict(list)
     for text in texts:
         groups[text.group].append(text)
     rows = []
-    for number, members in enumerate(groups.values()):
-        first = number % len(members)
+    for number, group in enumerate(sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())):
+        members, first = groups[group], number % len(groups[group])
         rows.append(members[first:] + members[:first])
     return [text for one_of_each in zip_longest(*rows) for text in one_of_each if text is not None]

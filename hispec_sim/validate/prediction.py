@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 
@@ -16,23 +17,33 @@ from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.simulate.engine import Engine, RunLog
 from hispec_sim.simulate.jitter import jitter_factors
 from hispec_sim.simulate.pricing import Pricer
-from hispec_sim.step_graph import StepGraph
+from hispec_sim.step_graph import shared_graph
 from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, simulated_figures
-from hispec_sim.validate.strata import Stratum, drawn
+from hispec_sim.validate.strata import Stratum, drawn, evenly_drawn
 
 Samplers = Callable[[int], Sampler]
 
 
+EVEN_RUNS = 4
+"""Runs over the trace as it is, of which the predicted figures are the means."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Figures of every repetition of a simulated configuration."""
+    """Figures of a simulated configuration: of runs that share out the trace's sequences evenly, and of repetitions,
+    each over a resample of them."""
 
-    configuration: Configuration
+    even: tuple[Figures, ...]
     repetitions: tuple[Figures, ...]
 
+    def middle(self, name: str) -> float:
+        """What is predicted of a figure, by its flat name. Resamples differ by more than the trace's own error, and few
+        of them have a median of their own."""
+        return fmean(figures.flat()[name] for figures in self.even)
+
     def values(self, name: str) -> list[float]:
-        """A figure of every repetition, by its flat name."""
+        """The figure of every repetition."""
         return [figures.flat()[name] for figures in self.repetitions]
 
 
@@ -40,8 +51,8 @@ class Predictor:
     """Simulates configurations with one trace and one profile.
 
     Requests come in blocks of `block_sizes`, each a closed loop of its own. Paired, request k replays sequence
-    `paired[k]`; otherwise the requests of each stratum replay sequences drawn from its own (see
-    `strata.drawn`).
+    `paired[k]`; otherwise the requests of each stratum replay sequences of its own (see
+    `strata`).
     """
 
     def __init__(
@@ -61,27 +72,39 @@ class Predictor:
         self._shape = replace(cost.profile.network, name=NETWORK)
 
     def predict(self, configuration: Configuration, repetitions: int, requests: int | None = None) -> Prediction:
-        """Simulate it so many times, each on other recorded prompts: the blocks of the first so many requests, or all.
-        Raises InputError where the trace or the profile does not have what it takes."""
-        found = []
+        """Simulate it, the blocks of the first so many requests or all. Raises InputError where the trace or the
+        profile does not have what it takes."""
         pricer = self.pricer(configuration)
-        for repetition in range(repetitions):
-            jitter = self.jitter(repetition)
-            log = self.run(configuration, self.samplers(configuration, repetition), pricer, jitter, requests)
-            found.append(simulated_figures(log))
-        return Prediction(configuration, tuple(found))
 
-    def samplers(self, configuration: Configuration, repetition: int) -> Samplers:
-        """Replaying samplers of a repetition, by request."""
+        def figures(samplers: Samplers, run: int) -> Figures:
+            return simulated_figures(self.run(configuration, samplers, pricer, self.jitter(run), requests))
+
+        even = [figures(samplers, run) for run, samplers in enumerate(self.even_samplers(configuration))]
+        return Prediction(
+            tuple(even), tuple(figures(self.resampled(configuration, run), run) for run in range(repetitions))
+        )
+
+    def resampled(self, configuration: Configuration, repetition: int) -> Samplers:
+        """Replaying samplers of a repetition, by request: over a resample of the trace."""
+        rng = np.random.default_rng([self._seed, repetition])
+        paired = self._paired
+        chosen = paired if paired is not None else drawn(self._strata, self.trace, configuration, rng)
+        return self._replaying(configuration, repetition, chosen)
+
+    def even_samplers(self, configuration: Configuration) -> list[Samplers]:
+        """Those of `EVEN_RUNS` runs over the trace itself."""
+        rng = np.random.default_rng([self._seed, 0, 2])
+        chosen = (
+            [self._paired] * EVEN_RUNS
+            if self._paired is not None
+            else evenly_drawn(self._strata, self.trace, configuration, EVEN_RUNS, rng)
+        )
+        return [self._replaying(configuration, run, each) for run, each in enumerate(chosen)]
+
+    def _replaying(self, configuration: Configuration, run: int, chosen: Sequence[int]) -> Samplers:
         cascade = configuration.cascade(self._shape.n_layers)
         source = ReplaySource(self.trace, cascade, {NETWORK: self._shape})
-        rng = np.random.default_rng([self._seed, repetition])
-        chosen = self._paired if self._paired is not None else drawn(self._strata, self.trace, configuration, rng)
-
-        def new_sampler(request: int) -> Sampler:
-            return source.sampler(chosen[request], np.random.default_rng([self._seed, repetition, request]))
-
-        return new_sampler
+        return lambda request: source.sampler(chosen[request], np.random.default_rng([self._seed, run, request]))
 
     def pricer(self, configuration: Configuration) -> Pricer:
         """Prices from the profile."""
@@ -102,7 +125,7 @@ class Predictor:
         requests: int | None = None,
     ) -> RunLog:
         """One simulated run over the blocks of the first so many requests, or all."""
-        graph = StepGraph(configuration.cascade(self._shape.n_layers))
+        graph = shared_graph(configuration.cascade(self._shape.n_layers))
         lengths = [(tokens, configuration.max_new_tokens) for tokens in self.prompt_tokens[:requests]]
         factors = {NETWORK: jitter} if jitter is not None else None
         whole, first = RunLog(graph.cascade), 0

@@ -39,23 +39,43 @@ def strata_of(groups: Sequence[str], sets: int, traces: Sequence[AgreementTrace]
 def drawn(
     strata: Sequence[Stratum], trace: AgreementTrace, configuration: Configuration, rng: np.random.Generator
 ) -> list[int]:
-    """A recorded sequence of the joined trace for each request, drawn within its stratum. Raises InputError if a
+    """A recorded sequence of the joined trace for each request, from a resample of its stratum. Raises InputError if a
     stratum has none that is long enough."""
     chosen: dict[int, int] = {}
     for stratum in strata:
-        pool: dict[str, list[int]] = defaultdict(list)
-        for sequence in stratum.sequences:
-            if trace.lengths[sequence] >= configuration.max_new_tokens:
-                pool[trace.prompts[sequence].group].append(sequence)
-        if not pool:
-            longest = max(trace.lengths[sequence] for sequence in stratum.sequences)
-            raise InputError(
-                f"configuration {configuration.name}: no recorded text has {configuration.max_new_tokens} tokens "
-                f"(the longest has {longest}); record the trace with more --max-new-tokens"
-            )
-        sequences = resampled(list(pool.values()), len(stratum.requests), stratum.groups, rng)
+        groups = _long_enough(stratum, trace, configuration)
+        sequences = resampled(groups, len(stratum.requests), stratum.groups, rng)
         chosen.update(zip(stratum.requests, sequences, strict=True))
     return [chosen[request] for request in range(len(chosen))]
+
+
+def evenly_drawn(
+    strata: Sequence[Stratum], trace: AgreementTrace, configuration: Configuration, runs: int, rng: np.random.Generator
+) -> list[list[int]]:
+    """The same for so many runs that together have every sequence of a stratum as often as any other of its group, and
+    every group as often as any other, or once more. Raises InputError as `drawn`."""
+    chosen: list[dict[int, int]] = [{} for _ in range(runs)]
+    for stratum in strata:
+        groups, each = _long_enough(stratum, trace, configuration), len(stratum.requests)
+        sequences = shared_out(groups, runs * each, rng)
+        for run, found in enumerate(chosen):
+            found.update(zip(stratum.requests, sequences[run * each :], strict=False))
+    return [[found[request] for request in range(len(found))] for found in chosen]
+
+
+def _long_enough(stratum: Stratum, trace: AgreementTrace, configuration: Configuration) -> list[list[int]]:
+    """The sequences of a stratum that have all the new tokens of a configuration, by group."""
+    pool: dict[str, list[int]] = defaultdict(list)
+    for sequence in stratum.sequences:
+        if trace.lengths[sequence] >= configuration.max_new_tokens:
+            pool[trace.prompts[sequence].group].append(sequence)
+    if not pool:
+        longest = max(trace.lengths[sequence] for sequence in stratum.sequences)
+        raise InputError(
+            f"configuration {configuration.name}: no recorded text has {configuration.max_new_tokens} tokens "
+            f"(the longest has {longest}); record the trace with more --max-new-tokens"
+        )
+    return list(pool.values())
 
 
 def resampled(
@@ -69,3 +89,12 @@ def resampled(
     trace = rng.integers(len(groups), size=len(groups))
     drawn = rng.choice(trace, request_groups)
     return [int(rng.choice(groups[drawn[request % request_groups]])) for request in range(requests)]
+
+
+def shared_out(groups: Sequence[Sequence[int]], number: int, rng: np.random.Generator) -> list[int]:
+    """So many sequences: one of each group in random order, then the next of each in another order, and round."""
+    shuffled = [rng.permutation(group) for group in groups]
+    found: list[int] = []
+    for lap in range(-(-number // len(groups))):
+        found += [int(shuffled[k][lap % len(shuffled[k])]) for k in rng.permutation(len(groups))]
+    return found[:number]

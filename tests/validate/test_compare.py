@@ -67,6 +67,11 @@ def test_an_interval_covers_as_often_as_it_says() -> None:
     assert 0.92 <= inside / 500 <= 0.98
 
 
+def test_an_interval_around_another_centre_is_as_wide() -> None:
+    low, high = interval([90.0, 100.0, 110.0], 0.1)
+    assert interval([90.0, 100.0, 110.0], 0.1, centre=50.0) == pytest.approx((low / 2, high / 2))
+
+
 def test_an_interval_without_spread_is_a_point() -> None:
     assert interval([3.0, 3.0]) == pytest.approx((3, 3))
     assert all(math.isnan(end) for end in interval([float("nan")]))

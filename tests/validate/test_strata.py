@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.cascade import Bonus
@@ -15,7 +18,7 @@ from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.prompts import Split, Text, sha256
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.prompt_sets import check_alike, check_apart, paired_sequences, prompt_sets, set_in_turn
-from hispec_sim.validate.strata import Stratum, drawn, strata_of
+from hispec_sim.validate.strata import Stratum, drawn, evenly_drawn, shared_out, strata_of
 
 PROMPTS = '{{"prompt": "{0} 1", "topic": "{0}"}}\n{{"prompt": "{0} 2", "topic": "{0}"}}\n'
 
@@ -55,6 +58,29 @@ def test_requests_are_drawn_within_their_stratum() -> None:
         drawn(strata, recorded, long, np.random.default_rng(0))
 
 
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 60), st.integers(0, 99))
+def test_all_have_an_even_share(sizes: list[int], number: int, seed: int) -> None:
+    """Groups come up equally often but for one, and so do the sequences of a group."""
+    starts = np.cumsum([0, *sizes])
+    groups = [list(range(starts[k], starts[k + 1])) for k in range(len(sizes))]
+    found = Counter(shared_out(groups, number, np.random.default_rng(seed)))
+    of_groups = [sum(found[sequence] for sequence in group) for group in groups]
+    assert sum(of_groups) == number
+    assert max(of_groups) - min(of_groups) <= 1
+    assert all(max(counts) - min(counts) <= 1 for group in groups if (counts := [found[each] for each in group]))
+
+
+def test_runs_together_have_every_sequence_of_their_stratum() -> None:
+    """Two runs of two requests go round two groups twice: the group of two has either once, the other its one twice."""
+    strata = [Stratum([0, 2], 2, [0, 1, 2]), Stratum([1, 3], 1, [3])]
+    recorded = trace(("a", "x"), ("b", "x"), ("c", "y"), ("d", "z"))
+    fits = Configuration((1,), 1, (), Bonus.ON_MISMATCH, 1, 2)
+    for seed in range(20):
+        runs = evenly_drawn(strata, recorded, fits, 2, np.random.default_rng(seed))
+        assert all((run[1], run[3]) == (3, 3) for run in runs)
+        assert sorted(run[k] for run in runs for k in (0, 2)) == [0, 1, 2, 2]
+
+
 def test_sets_go_in_turn_and_are_shared_out_evenly(tmp_path: Path) -> None:
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for file in files:
@@ -88,8 +114,8 @@ def test_a_trace_that_has_seen_a_prompt_is_refused(text: str, group: str) -> Non
 def test_prompts_in_a_chat_template_are_other_prompts() -> None:
     """A trace that says how its prompts were encoded predicts requests that are encoded alike."""
     recorded = trace(("a", "x"))
-    for said, given, refused in ((True, False, "give --chat"), (False, True, "leave out --chat")):
+    for said, asked, refused in ((True, False, "give --chat"), (False, True, "leave out --chat")):
         with pytest.raises(InputError, match=refused):
-            check_alike(replace(recorded, provenance={"chat": said}), given, Path("t.trace"))
+            check_alike(replace(recorded, provenance={"chat": said}), asked, Path("t.trace"))
         check_alike(replace(recorded, provenance={"chat": said}), said, Path("t.trace"))
     check_alike(replace(recorded, provenance={}), True, Path("t.trace"))

@@ -193,13 +193,18 @@ def test_two_sets_of_prompts_with_a_trace_each(
     """They are decoded in turn, and a request replays the trace of its own set."""
     (folder / "two.yaml").write_text(DESIGN.replace("prompts: 1", "prompts: 4\nblocks: 2"))
     drawn: list[list[int]] = []
-    real = prediction.drawn
+    resampled, even = prediction.drawn, prediction.evenly_drawn
 
     def seen(*arguments: Any) -> list[int]:
-        drawn.append(real(*arguments))
+        drawn.append(resampled(*arguments))
         return drawn[-1]
 
+    def seen_even(*arguments: Any) -> list[list[int]]:
+        drawn.extend(runs := even(*arguments))
+        return runs
+
     monkeypatch.setattr(prediction, "drawn", seen)
+    monkeypatch.setattr(prediction, "evenly_drawn", seen_even)
     sets = ("--prompts", "reference,prose", "--trace", str(folder / "other.trace"), "--repetitions", "3")
     assert validate(folder, "apart.trace", tmp_path / "a", *sets, design="two.yaml") == 0
     assert drawn
@@ -236,16 +241,24 @@ def test_wrong_options(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_groups_are_gone_round() -> None:
-    """One of each group in turn, all of them once; groups keep their order."""
+    """One of each group in turn, all of them once; hashes put c before b before a."""
     texts = [Text(str(n), group, "") for n, group in enumerate("aabac")]
-    assert [text.name for text in in_turn(texts)] == ["0", "2", "4", "1", "3"]
+    assert [text.name for text in in_turn(texts)] == ["4", "2", "3", "0", "1"]
+
+
+def test_the_first_prompts_are_a_sample_of_the_set() -> None:
+    """Tasks of HumanEval are not in random order: the first of them all begin with the same import."""
+    first = in_turn([Text(str(n), f"HumanEval/{n}", "") for n in range(100)])[:20]
+    numbers = [int(text.name) for text in first]
+    assert sorted(n // 25 for n in numbers).count(0) in range(3, 9)
+    assert 35 < sum(numbers) / 20 < 65
 
 
 def test_groups_of_the_same_tasks_begin_with_different_ones() -> None:
     """Otherwise the first prompts of all topics are one task, easier or harder than what the trace was recorded on."""
     texts = [Text(f"{topic}{task}", topic, "") for task in range(3) for topic in "abcd"]
     names = [text.name for text in in_turn(texts)]
-    assert names == ["a0", "b1", "c2", "d0", "a1", "b2", "c0", "d1", "a2", "b0", "c1", "d2"]
+    assert names == ["d0", "c1", "b2", "a0", "d1", "c2", "b0", "a1", "d2", "c0", "b1", "a2"]
     first = in_turn(prompt_set("prose", Split.HELD_OUT))[:12]
     assert len({text.name.split("/")[1] for text in first}) == len({text.group for text in first}) == 12
 
