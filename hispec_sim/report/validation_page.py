@@ -40,7 +40,7 @@ def batch_table(overall: Mapping[str, Any]) -> list[list[str]]:
     """A row per batch: errors of tokens_per_s, ranking and regret."""
     return [
         [batch, str(s["configurations"]), percent(s["median_error"]), percent(s["p95_error"]),
-         percent(s["bias"], "+"), f"{s['kendall_tau']:.3f}", percent(s["regret"])]
+         percent(s["bias"], "+"), *(f"{s[tau]:.3f}" for tau in TAUS), percent(s["regret"])]
         for batch, s in overall["by_batch"].items()
     ]  # fmt: skip
 
@@ -55,7 +55,12 @@ def budget_table(overall: Mapping[str, Any]) -> list[list[str]]:
 
 
 FIDELITY_HEAD = ("figure", "median error", "p95 error", "bias", "in the 95 % interval")
-BATCH_HEAD = ("batch", "configurations", "median error", "p95 error", "bias", "Kendall tau", "regret")
+TAUS = {
+    "kendall_tau": "Kendall tau",
+    "kendall_tau_real_outcomes": "with real outcomes",
+    "kendall_tau_real_times": "with real times",
+}
+BATCH_HEAD = ("batch", "configurations", "median error", "p95 error", "bias", *TAUS.values(), "regret")
 BUDGET_HEAD = ("part", "median error", "p95 error", "bias")
 FORWARDS_HEAD = (
     *("layers", "batch", "query tokens in all", "read out", "forwards", "real ms", "simulated ms", "error"),

@@ -59,7 +59,8 @@ def regret(rows: pd.DataFrame) -> float:
 
 
 def overall(rows: pd.DataFrame) -> dict[str, Any]:
-    """Plain data: the fidelity of each figure, ranking and regret by batch, the median size of each part's error."""
+    """Plain data: the fidelity of each figure; ranking and regret by batch, the ranking also with the outcomes or the
+    times of the real runs; the median size of each part's error."""
     by_batch: dict[str, Mapping[str, float]] = {}
     for batch, each in rows.groupby("batch"):
         real, simulated = each[f"{RATE}_real"].tolist(), each[f"{RATE}_sim"].tolist()
@@ -67,6 +68,8 @@ def overall(rows: pd.DataFrame) -> dict[str, Any]:
         by_batch[str(batch)] = {
             "configurations": len(each),
             "kendall_tau": kendall_tau(real, simulated),
+            "kendall_tau_real_outcomes": _tau_with(each, "latency"),
+            "kendall_tau_real_times": _tau_with(each, "acceptance"),
             "regret": regret(each),
             "median_error": stats.median,
             "p95_error": stats.p95,
@@ -87,6 +90,12 @@ def overall(rows: pd.DataFrame) -> dict[str, Any]:
         "budget": parts,
         "largest_term": largest,
     }
+
+
+def _tau_with(rows: pd.DataFrame, part: str) -> float:
+    """Kendall's tau of the ranking when all but one part of the prediction is real."""
+    real = rows[f"{RATE}_real"]
+    return kendall_tau(real.tolist(), (real * (1 + rows[f"error_{part}"])).tolist())
 
 
 def _part(error: pd.Series) -> dict[str, float]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hispec_sim.study.fidelity import fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
 from hispec_sim.validate.budget import machine_error
-from hispec_sim.validate.compare import regret
+from hispec_sim.validate.compare import overall, regret
 from hispec_sim.validate.forwards import Times, forwards_table
 from hispec_sim.validate.observation import Shape
 from hispec_sim.validate.strata import resampled
@@ -41,6 +41,18 @@ def test_regret_is_what_the_choice_costs() -> None:
     """The simulator takes the second, which is really 80 where the third would be 100."""
     assert regret(table([50, 80, 100], [60, 99, 98])) == pytest.approx(0.2)
     assert regret(table([50, 80, 100], [1, 2, 3])) == 0
+
+
+def test_rankings_with_one_part_real_by_hand() -> None:
+    """Predicted times swap the first two, predicted outcomes the last two, both together both pairs of six."""
+    rows = table([10, 20, 30, 40], [21, 19, 45, 35])
+    rows["batch"] = 1
+    rows = rows.assign(error_latency=[1.1, 0, 0, 0], error_acceptance=[0, 0, 0.5, 0])
+    rows = rows.assign(error_control=0.0, error_machine=0.0, error_host=0.0)
+    found = overall(rows)["by_batch"]["1"]
+    assert found["kendall_tau"] == pytest.approx(2 / 6)
+    assert found["kendall_tau_real_outcomes"] == pytest.approx(4 / 6)
+    assert found["kendall_tau_real_times"] == pytest.approx(4 / 6)
 
 
 def test_tau_by_hand() -> None:
