@@ -112,12 +112,14 @@ class Design(_Strict):
 
 
 def load_design(path: Path, prompts: int | None = None) -> Design:
-    """Read a design file; `prompts` replaces its number. Raises InputError that names the file and the key."""
+    """Read a design file; `prompts` replaces its number, in blocks of about the design's size. Raises InputError that
+    names the file and the key."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if prompts is not None and isinstance(data, dict):
-            data = data | {"prompts": prompts}
-        return Design.model_validate(data)
+        design = Design.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if prompts is None:
+            return design
+        blocks = max(1, design.blocks * prompts // design.prompts)
+        return design.model_copy(update={"prompts": prompts, "blocks": blocks})
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"design {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -168,5 +168,12 @@ def test_campaigns_mix_nothing(tmp_path: Path) -> None:
     assert design_blocks(10, 4) == [2, 2, 3, 3]
 
 
+@pytest.mark.parametrize(("limit", "sizes"), [(None, [4, 4, 4]), (8, [4, 4]), (9, [4, 5]), (3, [3]), (24, [4] * 6)])
+def test_fewer_prompts_in_fewer_blocks(tmp_path: Path, limit: int | None, sizes: list[int]) -> None:
+    """Blocks stay as large, or a batch would not fit."""
+    (tmp_path / "d.yaml").write_text("prompts: 12\nblocks: 3\nconfigurations: [{}]\n")
+    assert load_design(tmp_path / "d.yaml", limit).block_sizes() == sizes
+
+
 def design_blocks(prompts: int, blocks: int) -> list[int]:
     return Design(prompts=prompts, blocks=blocks, configurations=[Entry()]).block_sizes()
