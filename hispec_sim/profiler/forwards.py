@@ -131,7 +131,9 @@ class Bench:
         prompt = tokens == context
         logits = 1 if prompt else tokens  # a prompt is read out at its end
         cuts = [*self.cuts, self.n_layers]
-        spans = [*pairwise((0, *cuts)), (0, self.n_layers)]
+        # Behind spans of as many tokens a forward finds all as it needs it; a verification, behind drafts, does not.
+        whole = (0, self.n_layers)
+        spans = [*pairwise((0, *cuts)), whole] if tokens == 1 else [whole, *pairwise((0, *cuts))]
         if prompt:  # long and steady: two spans tell enough
             spans = [(0, cuts[len(cuts) // 2]), (cuts[len(cuts) // 2], self.n_layers)]
         # What runs before a forward in decoding: the whole network. A short span behind anything else takes longer.

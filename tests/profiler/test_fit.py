@@ -25,7 +25,7 @@ from fake_device import (
 from hispec_sim.latency import LatencyProfile, NetworkCost, Provenance
 from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.fit import fit
-from hispec_sim.profiler.forwards import Point, What
+from hispec_sim.profiler.forwards import Episode, Kind, Point, What
 from hispec_sim.profiler.parts import LEAST_MS
 from hispec_sim.profiler.plan import Grid
 
@@ -43,6 +43,14 @@ def measured(grid: Grid = GRID, *, saved_ms: float = 0.0) -> dict[Point, list[fl
 
 def profile(samples: dict[Point, list[float]]) -> LatencyProfile:
     return LatencyProfile("fake", NETWORK, Provenance("float32", {}, "2026-01-01", "none", "fake"), fit(samples).rows)
+
+
+def test_a_verification_is_timed_behind_one_token():
+    """In decoding a pass of several tokens follows drafts of one; a pass of one token follows its like."""
+    bench = fake_bench(FakeClock())
+    for tokens, whole_at in ((1, -1), (4, 0)):
+        spans = [point for point, _ in bench.play(Episode(Kind.PASS, 1, tokens, 64)) if point.what is What.SPAN]
+        assert [(point.first_layer, point.last_layer) for point in spans].index((0, N_LAYERS)) == whole_at % len(spans)
 
 
 def test_every_part_is_found_again():
