@@ -57,6 +57,7 @@ class Move:
 
 
 CASCADES_KEPT = 64
+"""Graphs that a process holds at most, those last asked for."""
 
 
 @lru_cache(CASCADES_KEPT)

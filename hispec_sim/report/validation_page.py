@@ -82,7 +82,7 @@ def validation_page(
     configurations = PageTable(
         ("configuration", *(f"{n}, {side}" for n in FIGURE_COLUMNS for side in _SIDES)),
         [_cells(row) for row in rows.to_dict("records")],
-        "Real: median over repeats [least, greatest]. Simulated: median [95 % interval].",
+        "Real: median over repeats [least, greatest]. Simulated: prediction [95 % interval].",
     )
     sections = [
         Section(

@@ -51,8 +51,7 @@ class Predictor:
     """Simulates configurations with one trace and one profile.
 
     Requests come in blocks of `block_sizes`, each a closed loop of its own. Paired, request k replays sequence
-    `paired[k]`; otherwise the requests of each stratum replay sequences of its own (see
-    `strata`).
+    `paired[k]`; otherwise the requests of each stratum replay sequences of its own (`strata`).
     """
 
     def __init__(

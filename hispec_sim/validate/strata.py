@@ -52,8 +52,8 @@ def drawn(
 def evenly_drawn(
     strata: Sequence[Stratum], trace: AgreementTrace, configuration: Configuration, runs: int, rng: np.random.Generator
 ) -> list[list[int]]:
-    """The same for so many runs that together have every sequence of a stratum as often as any other of its group, and
-    every group as often as any other, or once more. Raises InputError as `drawn`."""
+    """The same for so many runs that together have every group of a stratum as often as any other, or once more, and
+    every sequence of a group likewise. Raises InputError as `drawn`."""
     chosen: list[dict[int, int]] = [{} for _ in range(runs)]
     for stratum in strata:
         groups, each = _long_enough(stratum, trace, configuration), len(stratum.requests)
