@@ -31,7 +31,9 @@ def check_command(
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option(help="humaneval, prose, reference, or a JSONL file.", show_default="prose, or the model's own"),
+        typer.Option(
+            help="humaneval, prose, stdlib, reference, or a JSONL file.", show_default="prose, or the model's own"
+        ),
     ] = None,
     clock: Annotated[str, typer.Option(help="wall or processor, as for hispec profile run.")] = "wall",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the points.")] = 0,

@@ -38,7 +38,10 @@ def record_command(
         typer.Option(help="A draft network with the same vocabulary; may be given again.", show_default=False),
     ] = None,
     prompts: Annotated[
-        str, typer.Option(help="humaneval, prose, reference, or a JSONL file: a prompt, name and topic on each line.")
+        str,
+        typer.Option(
+            help="humaneval, prose, stdlib, reference, or a JSONL file: a prompt, name and topic on each line."
+        ),
     ] = "prose",
     split: Annotated[str, typer.Option(help="tuning, held-out or all: halves that share no topic or task.")] = "tuning",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts.", show_default="all")] = None,

@@ -47,8 +47,8 @@ def validate_command(
     prompts: Annotated[
         str,
         typer.Option(
-            help="humaneval, prose, reference, or a JSONL file (a prompt, name and topic on each line); several with "
-            "commas are decoded in turn."
+            help="humaneval, prose, stdlib, reference, or a JSONL file (a prompt, name and topic a line); several "
+            "with commas are decoded in turn."
         ),
     ] = "reference",
     chat: Annotated[

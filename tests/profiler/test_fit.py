@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fake_device import (
     CHOOSE_MS,
+    COMMIT_MS,
     GRID,
     HOST_MS,
     N_LAYERS,
@@ -71,7 +72,9 @@ def test_every_part_is_found_again():
             shorter = rows["layer", 1, batch, tokens, 1]  # the line goes on
             assert (shorter.ms, shorter.origin) == (pytest.approx(layer_ms(batch, tokens, 1)), "derived")
         assert rows["host", 1, batch, 1, 0].ms == pytest.approx(HOST_MS * batch)
-        assert rows["choose", 1, batch, 1, 0].ms == pytest.approx(CHOOSE_MS * batch)
+        for tokens in (1, 2, 4):
+            choose_ms = (CHOOSE_MS + COMMIT_MS * (tokens - 1)) * batch
+            assert rows["choose", 1, batch, tokens, 0].ms == pytest.approx(choose_ms)
     assert rows["lm_head_10", 1, 1, 4, 0].ms == pytest.approx(head_ms(4, 10))
     prompt = rows["layer_prefill", 1, 4, 128, 128]
     assert (prompt.ms, prompt.origin) == (pytest.approx(layer_ms(4, 128, 128)), "measured")
@@ -109,7 +112,7 @@ def test_the_profile_prices_what_the_device_takes(first, last, read, batch):
         context=context,
     )
     expected = fixed_ms(batch, tokens) + (last - first) * layer_ms(batch, tokens, context)
-    expected += behind_ms(last - first, 1 if read else None) * batch
+    expected += (behind_ms(last - first, 1 if read else None) + COMMIT_MS * (tokens - 1) * read) * batch
     expected += embedding_ms(batch * tokens) if first == 0 else 0.0
     if read:
         expected += head_ms(batch * tokens, VOCABULARY)

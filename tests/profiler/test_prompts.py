@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sysconfig
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from hispec_sim.errors import InputError
 from hispec_sim.models.distil.prompts import TOPICS
 from hispec_sim.profiler.prompts import PROSE_TOPICS, Split, prompt_set
+from hispec_sim.profiler.standard_library import FUNCTIONS, LINES, library_functions
 
 
 def check_halves(source: str, n: int) -> None:
@@ -35,6 +38,25 @@ def test_the_reference_models_prompts_are_split_by_file() -> None:
     everything = prompt_set("reference", Split.ALL)
     assert len(everything) > 150
     check_halves("reference", len(everything))
+
+
+def test_the_standard_librarys_functions_are_split_by_module() -> None:
+    """Each is the beginning of a function of the interpreter that runs, three of a module at most."""
+    check_halves("stdlib", len(prompt_set("stdlib", Split.ALL)))
+    texts = prompt_set("stdlib", Split.ALL)
+    assert len({text.group for text in texts}) > 100
+    assert Counter(text.group for text in texts).most_common(1)[0][1] == FUNCTIONS
+    assert all(text.text.startswith(("def ", "async def ")) and text.text.count("\n") == LINES for text in texts)
+
+
+def test_a_python_without_its_library_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    library_functions.cache_clear()
+    try:
+        with pytest.raises(InputError, match="no source in .*take another set"):
+            prompt_set("stdlib", Split.ALL)
+    finally:
+        library_functions.cache_clear()
 
 
 def test_human_eval_is_split_by_task(monkeypatch: pytest.MonkeyPatch) -> None:
