@@ -32,11 +32,11 @@ def library_functions() -> tuple[tuple[str, str, str], ...]:
             found[below.parts[0].removesuffix(".py")] |= _functions(path, below.as_posix())
     if not any(found.values()):
         raise InputError(f"--prompts stdlib: Python's standard library has no source in {root}; take another set")
-    return tuple(
-        (name, module, text)
-        for module, functions in found.items()
-        for name, text in sorted(functions.items(), key=_hash_of_name)[:FUNCTIONS]
-    )
+    chosen = {}
+    for module, functions in found.items():
+        for name, text in sorted(functions.items(), key=_hash_of_name)[:FUNCTIONS]:
+            chosen.setdefault(text, (name, module, text))  # some modules have functions of others
+    return tuple(chosen.values())
 
 
 def _hash_of_name(function: tuple[str, str]) -> bytes:

@@ -53,7 +53,7 @@ def test_a_python_without_its_library_says_so(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
     library_functions.cache_clear()
     try:
-        with pytest.raises(InputError, match="no source in .*take another set"):
+        with pytest.raises(InputError, match="no source in"):
             prompt_set("stdlib", Split.ALL)
     finally:
         library_functions.cache_clear()
