@@ -32,7 +32,7 @@ def library_functions() -> tuple[tuple[str, str, str], ...]:
             found[below.parts[0].removesuffix(".py")] |= _functions(path, below.as_posix())
     if not any(found.values()):
         raise InputError(f"--prompts stdlib: Python's standard library has no source in {root}; take another set")
-    chosen = {}
+    chosen: dict[str, tuple[str, str, str]] = {}
     for module, functions in found.items():
         for name, text in sorted(functions.items(), key=_hash_of_name)[:FUNCTIONS]:
             chosen.setdefault(text, (name, module, text))  # some modules have functions of others
