@@ -11,7 +11,7 @@ same wrong token. With sampling, what matters is how likely each exit was to dra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -217,33 +217,3 @@ def label_predictions(predictions: NDArray[np.int64]) -> NDArray[np.uint8]:
             raise InputError("more than 254 different predictions at one position; record fewer exits")
         labels[fresh, column] = highest[fresh]
     return labels
-
-
-def join_traces(traces: Sequence[AgreementTrace], provenance: Mapping[str, Any]) -> AgreementTrace:
-    """One trace of all sequences, in order. Raises InputError if the traces are not of the same exits."""
-    first = traces[0]
-    for trace in traces:
-        same_sampling = (trace.sampling is None) == (first.sampling is None)
-        if trace.exits != first.exits or trace.networks != first.networks or not same_sampling:
-            raise InputError("traces of different exits or ways to sample cannot be joined")
-    before = np.cumsum([0, *(trace.n_sequences for trace in traces[:-1])])
-    at = [trace.off_path.at + np.array([n, 0, 0], np.int32) for trace, n in zip(traces, before, strict=True)]
-    lengths = np.concatenate([trace.lengths for trace in traces])
-    parts = [trace.sampling for trace in traces if trace.sampling is not None]
-    sampling = None
-    if first.sampling is not None:
-        sampling = Sampling(
-            first.sampling.temperature,
-            first.sampling.top_p,
-            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("log_prob", "acceptance", "confirmed")),
-        )
-    return AgreementTrace(
-        networks=first.networks,
-        exits=first.exits,
-        labels=np.concatenate([trace.labels for trace in traces]),
-        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        prompts=tuple(prompt for trace in traces for prompt in trace.prompts),
-        off_path=OffPath(np.concatenate(at), np.concatenate([trace.off_path.rows for trace in traces])),
-        sampling=sampling,
-        provenance=provenance,
-    )

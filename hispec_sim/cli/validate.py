@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hispec_sim
-from hispec_sim.acceptance.trace import join_traces
+from hispec_sim.acceptance.joined import join_traces
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.cli.durations import seconds_of
 from hispec_sim.cli.progress import progress

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 import hispec_sim
-from hispec_sim.acceptance.trace import AgreementTrace, Prompt, join_traces
+from hispec_sim.acceptance.joined import join_traces
+from hispec_sim.acceptance.trace import AgreementTrace, Prompt
 from hispec_sim.acceptance.trace_file import load_trace, save_trace
 from hispec_sim.errors import InputError
 from hispec_sim.models.llama import Llama, dtype_of

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hispec_sim.acceptance import trace_statistics as statistics
+from hispec_sim.acceptance.joined import join_traces
 from hispec_sim.acceptance.replay import ReplaySource
-from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt, Sampling, join_traces
+from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt, Sampling
 from hispec_sim.acceptance.trace_file import load_trace, save_trace
 from hispec_sim.cascade import Cascade, Level
 from hispec_sim.cli.main import main
