@@ -24,13 +24,15 @@ FIGURE_COLUMNS = ("tokens_per_s", "tokens_per_target_pass", "forwards_per_token"
 
 
 def fidelity_table(overall: Mapping[str, Any]) -> list[list[str]]:
-    """A row per figure: median and 95th percentile of the absolute error, bias, coverage."""
+    """A row per figure: median and 95th percentile of the absolute error, bias, coverage; that of blocks where it is
+    known."""
     return [
         [
             name,
             *(percent(stats[key]) for key in ("median", "p95")),
             percent(stats["bias"], "+"),
             percent(stats["coverage"]),
+            percent(stats["coverage_of_blocks"]) if "coverage_of_blocks" in stats else "",
         ]
         for name, stats in overall["figures"].items()
     ]
@@ -54,7 +56,7 @@ def budget_table(overall: Mapping[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-FIDELITY_HEAD = ("figure", "median error", "p95 error", "bias", "in the 95 % interval")
+FIDELITY_HEAD = ("figure", "median error", "p95 error", "bias", "in the 95 % interval", "blocks in theirs")
 TAUS = {
     "kendall_tau": "Kendall tau",
     "kendall_tau_real_outcomes": "with real outcomes",

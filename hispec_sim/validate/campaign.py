@@ -14,7 +14,7 @@ import pandas as pd
 from hispec_sim.errors import InputError
 from hispec_sim.study.uncertainty import profile_error
 from hispec_sim.validate.budget import budget
-from hispec_sim.validate.compare import row_of
+from hispec_sim.validate.compare import row_of, row_of_blocks
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.forwards import forwards_table, times_of
 from hispec_sim.validate.observation import Observation, merged, summed_times
@@ -109,6 +109,15 @@ class Campaign:
             runs.append(parts)
         return [merged(parts) for parts in runs]
 
+    def blocks(self, configuration: Configuration, block_sizes: Sequence[int]) -> list[Observation]:
+        """The whole blocks of prompts of the first run of a configuration. Raises InputError if a file is damaged."""
+        parts, found, first = self._parts(configuration, 0, None), [], 0
+        for block in configuration.parts(block_sizes):
+            if first + len(block) <= len(parts):
+                found.append(merged(parts[first : first + len(block)]))
+            first += len(block)
+        return found
+
     def _parts(self, configuration: Configuration, repeat: int, wanted: int | None) -> list[Observation]:
         """The first parts of a run that are there; none if they are fewer than wanted."""
         found: list[Observation] = []
@@ -142,7 +151,11 @@ def compare_all(
             middle = middle_run(observations)
             taken_apart = budget(predictor, configuration, middle, all_runs)
             prediction = predictor.predict(configuration, repetitions, len(middle.verified))
-            rows.append(row_of(configuration, observations, prediction, taken_apart, time_error))
+            row = row_of(configuration, observations, prediction, taken_apart, time_error)
+            if predictor.paired is None:  # else the prompts are no draw
+                blocks = campaign.blocks(configuration, predictor.block_sizes)
+                row |= row_of_blocks(blocks, prediction, time_error)
+            rows.append(row)
         tick()
     return pd.DataFrame(rows)
 

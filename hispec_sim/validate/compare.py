@@ -16,6 +16,7 @@ from hispec_sim.validate.observation import Observation
 from hispec_sim.validate.prediction import Prediction
 
 RATE = "tokens_per_s"
+_SLACK = 1e-9  # equal values, differently rounded
 FIGURES = (RATE, "tokens_per_target_pass", "forwards_per_token")
 
 
@@ -43,13 +44,30 @@ def row_of(
     real = [observation.figures.flat() for observation in observations]
     for name in real[0]:
         measured, middle = [each[name] for each in real], prediction.middle(name)
-        timed = name == RATE or name.endswith("ms_per_token")
-        low, high = interval(prediction.values(name), time_error if timed else 0.0, centre=middle)
+        low, high = interval(prediction.values(name), _beyond_draws(name, time_error), centre=middle)
         seen = float(np.median(measured))
         row |= {f"{name}_real": seen, f"{name}_real_low": min(measured), f"{name}_real_high": max(measured)}
         row |= {f"{name}_sim": middle, f"{name}_sim_low": low, f"{name}_sim_high": high}
         row[f"{name}_error"] = middle / seen - 1 if seen else float("nan")
     return row | {f"error_{part}": getattr(budget, part) for part in Budget.__slots__}
+
+
+def row_of_blocks(blocks: Sequence[Observation], prediction: Prediction, time_error: float) -> dict[str, int]:
+    """How many blocks of prompts were decoded, `blocks`, and in how many of them the real value of a figure of
+    `FIGURES` was in the interval that is predicted for any block, `FIGURE_blocks_inside`. A campaign draws its prompts
+    once, for all configurations; blocks are draws of their own."""
+    row = {"blocks": len(blocks)}
+    for name in FIGURES:
+        values, beyond = prediction.block_values(name), _beyond_draws(name, time_error)
+        low, high = interval(values, beyond, centre=prediction.middle(name))
+        real = [block.figures.flat()[name] for block in blocks]
+        row[f"{name}_blocks_inside"] = sum(low * (1 - _SLACK) <= each <= high * (1 + _SLACK) for each in real)
+    return row
+
+
+def _beyond_draws(name: str, time_error: float) -> float:
+    """The relative standard error that repetitions do not tell."""
+    return time_error if name == RATE or name.endswith("ms_per_token") else 0.0
 
 
 def regret(rows: pd.DataFrame) -> float:
@@ -81,6 +99,9 @@ def overall(rows: pd.DataFrame) -> dict[str, Any]:
         if name != column and rows[column].notna().any():
             stats = fidelity(rows, name)
             fidelities[name] = {key: getattr(stats, key) for key in Fidelity.__slots__}
+            if f"{name}_blocks_inside" in rows:
+                inside = rows[f"{name}_blocks_inside"].sum() / rows["blocks"].sum()
+                fidelities[name]["coverage_of_blocks"] = float(inside)
     parts = {part: _part(rows[f"error_{part}"]) for part in Budget.__slots__}
     largest = max(("latency", "acceptance", "control"), key=lambda part: parts[part]["median"])
     return {

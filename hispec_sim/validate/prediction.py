@@ -21,7 +21,7 @@ from hispec_sim.simulate.pricing import Pricer
 from hispec_sim.step_graph import shared_graph
 from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, simulated_figures
-from hispec_sim.validate.strata import Stratum, drawn, evenly_drawn
+from hispec_sim.validate.strata import Stratum, drawn, evenly_drawn, first_of
 
 Samplers = Callable[[int], Sampler]
 
@@ -43,10 +43,11 @@ EVEN_RUNS = 4
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Figures of a simulated configuration: of runs that share out the trace's sequences evenly, and of repetitions,
-    each over a resample of them."""
+    each over a resample of them. `blocks`: those of the blocks of every repetition."""
 
     even: tuple[Figures, ...]
     repetitions: tuple[Figures, ...]
+    blocks: tuple[Figures, ...] = ()
 
     def middle(self, name: str) -> float:
         """What is predicted of a figure, by its flat name. Resamples differ by more than the trace's own error, and few
@@ -56,6 +57,10 @@ class Prediction:
     def values(self, name: str) -> list[float]:
         """The figure of every repetition."""
         return [figures.flat()[name] for figures in self.repetitions]
+
+    def block_values(self, name: str) -> list[float]:
+        """The figure of every block of every repetition."""
+        return [figures.flat()[name] for figures in self.blocks]
 
 
 class Predictor:
@@ -76,9 +81,9 @@ class Predictor:
         paired: Sequence[int] | None,
         seed: int,
     ) -> None:
-        self._strata, self._block_sizes = tuple(strata), tuple(block_sizes)
+        self._strata, self.block_sizes = tuple(strata), tuple(block_sizes)
         self.trace, self.cost, self.prompt_tokens = trace, cost, tuple(prompt_tokens)
-        self._paired, self._seed = paired, seed
+        self.paired, self._seed = paired, seed
         self._shape = replace(cost.profile.network, name=NETWORK)
 
     def predict(self, configuration: Configuration, repetitions: int, requests: int | None = None) -> Prediction:
@@ -86,28 +91,30 @@ class Predictor:
         profile does not have what it takes."""
         pricer = self.pricer(configuration)
 
-        def figures(samplers: Samplers, run: int) -> Figures:
-            return simulated_figures(self.run(configuration, samplers, pricer, self.jitter(run), requests))
+        def logs(samplers: Samplers, run: int) -> list[RunLog]:
+            return self.run_blocks(configuration, samplers, pricer, self.jitter(run), requests)
 
-        even = [figures(samplers, run) for run, samplers in enumerate(self.even_samplers(configuration))]
+        even = [logs(samplers, run) for run, samplers in enumerate(self.even_samplers(configuration, requests))]
+        repeated = [logs(self.resampled(configuration, run), run) for run in range(repetitions)]
         return Prediction(
-            tuple(even), tuple(figures(self.resampled(configuration, run), run) for run in range(repetitions))
+            tuple(simulated_figures(joined(blocks)) for blocks in even),
+            tuple(simulated_figures(joined(blocks)) for blocks in repeated),
+            tuple(simulated_figures(block) for blocks in repeated for block in blocks),
         )
 
     def resampled(self, configuration: Configuration, repetition: int) -> Samplers:
         """Replaying samplers of a repetition, by request: over a resample of the trace."""
         rng = self._stream(Stream.RESAMPLE, repetition)
-        paired = self._paired
-        chosen = paired if paired is not None else drawn(self._strata, self.trace, configuration, rng)
+        chosen = self.paired if self.paired is not None else drawn(self._strata, self.trace, configuration, rng)
         return self._replaying(configuration, Stream.REQUEST_OF_RESAMPLE, repetition, chosen)
 
-    def even_samplers(self, configuration: Configuration) -> list[Samplers]:
-        """Those of `EVEN_RUNS` runs over the trace itself."""
+    def even_samplers(self, configuration: Configuration, requests: int | None = None) -> list[Samplers]:
+        """Those of `EVEN_RUNS` runs over the trace itself, of the first so many requests or all."""
         rng = self._stream(Stream.EVEN)
         chosen = (
-            [self._paired] * EVEN_RUNS
-            if self._paired is not None
-            else evenly_drawn(self._strata, self.trace, configuration, EVEN_RUNS, rng)
+            [self.paired] * EVEN_RUNS
+            if self.paired is not None
+            else evenly_drawn(first_of(self._strata, requests), self.trace, configuration, EVEN_RUNS, rng)
         )
         return [self._replaying(configuration, Stream.REQUEST_OF_EVEN, run, each) for run, each in enumerate(chosen)]
 
@@ -138,16 +145,35 @@ class Predictor:
         requests: int | None = None,
     ) -> RunLog:
         """One simulated run over the blocks of the first so many requests, or all."""
+        return joined(self.run_blocks(configuration, new_sampler, pricer, jitter, requests))
+
+    def run_blocks(
+        self,
+        configuration: Configuration,
+        new_sampler: Samplers,
+        pricer: Pricer,
+        jitter: Iterator[float] | None = None,
+        requests: int | None = None,
+    ) -> list[RunLog]:
+        """The same, block by block."""
         graph = shared_graph(configuration.cascade(self._shape.n_layers))
         lengths = [(tokens, configuration.max_new_tokens) for tokens in self.prompt_tokens[:requests]]
         factors = {NETWORK: jitter} if jitter is not None else None
-        whole, first = RunLog(graph.cascade), 0
-        for size in self._block_sizes:
-            block = lengths[first : first + size]
-            engine = Engine(graph, pricer, new_sampler=partial(_shifted, new_sampler, first), jitter=factors)
-            whole.extend(engine.run(block, configuration.batch))
+        logs, first = [], 0
+        for size in self.block_sizes:
+            if block := lengths[first : first + size]:
+                engine = Engine(graph, pricer, new_sampler=partial(_shifted, new_sampler, first), jitter=factors)
+                logs.append(engine.run(block, configuration.batch))
             first += size
-        return whole
+        return logs
+
+
+def joined(blocks: Sequence[RunLog]) -> RunLog:
+    """The run of all blocks."""
+    whole = RunLog(blocks[0].cascade)
+    for block in blocks:
+        whole.extend(block)
+    return whole
 
 
 def _shifted(new_sampler: Samplers, first: int, request: int) -> Sampler:

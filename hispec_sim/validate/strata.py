@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -34,6 +34,12 @@ def strata_of(groups: Sequence[str], sets: int, traces: Sequence[AgreementTrace]
         Stratum(range(k, len(groups), sets), len(set(groups[k::sets])), of_trace[k if len(traces) > 1 else 0])
         for k in range(sets)
     ]
+
+
+def first_of(strata: Sequence[Stratum], requests: int | None) -> list[Stratum]:
+    """The strata of the first so many requests, or of all; those that have none are left out."""
+    kept = [replace(s, requests=[r for r in s.requests if requests is None or r < requests]) for s in strata]
+    return [stratum for stratum in kept if stratum.requests]
 
 
 def drawn(

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from hispec_sim.study.fidelity import fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
-from hispec_sim.validate.budget import machine_error
-from hispec_sim.validate.compare import overall, regret
+from hispec_sim.validate.budget import Budget, machine_error
+from hispec_sim.validate.compare import overall, regret, row_of_blocks
 from hispec_sim.validate.forwards import Times, forwards_table
-from hispec_sim.validate.observation import Shape
+from hispec_sim.validate.observation import Figures, Observation, Shape
+from hispec_sim.validate.prediction import Prediction
 from hispec_sim.validate.strata import resampled
 
 
@@ -35,6 +36,30 @@ def test_errors_bias_and_coverage() -> None:
     assert found.p95 == pytest.approx(0.19)
     assert found.bias == pytest.approx(0.2 / 3)
     assert found.coverage == pytest.approx(2 / 3)
+
+
+def figures(rate: float, per_pass: float) -> Figures:
+    return Figures(rate, per_pass, (math.nan,), 1.0, (1000 / rate,))
+
+
+def observed(rate: float, per_pass: float) -> Observation:
+    return Observation("c", 0, 8, 8000 / rate, 0.0, 1.0, figures(rate, per_pass), {}, [], "")
+
+
+def test_blocks_have_an_interval_of_their_own() -> None:
+    """Predicted 100 and 2; blocks of resamples scatter by a tenth, so that 95 % of blocks are within a fifth or so."""
+    spread = tuple(figures(100 * math.exp(z), 2 * math.exp(z)) for z in (-0.1, 0.1, -0.1, 0.1))
+    prediction = Prediction((figures(100, 2), figures(100, 2)), (figures(70, 1),), spread)
+    blocks = [observed(100, 2), observed(84, 2.4), observed(70, 3), observed(122, 1.3)]
+    row = row_of_blocks(blocks, prediction, 0.0)
+    assert row == {
+        "blocks": 4, "tokens_per_s_blocks_inside": 3, "tokens_per_target_pass_blocks_inside": 2,
+        "forwards_per_token_blocks_inside": 4,
+    }  # fmt: skip
+    assert row_of_blocks(blocks, prediction, 0.3)["tokens_per_s_blocks_inside"] == 4, "an error of times comes on top"
+    rows = table([100, 100], [100, 100]).assign(batch=1, blocks=[4, 2], tokens_per_s_blocks_inside=[3, 2])
+    rows = rows.assign(**{f"error_{part}": 0.0 for part in Budget.__slots__})
+    assert overall(rows)["figures"]["tokens_per_s"]["coverage_of_blocks"] == pytest.approx(5 / 6)
 
 
 def test_regret_is_what_the_choice_costs() -> None:

@@ -120,6 +120,11 @@ def test_single_sequences_take_turns_prompt_by_prompt(tmp_path: Path) -> None:
     campaign.decode(runs, observation)
     assert [len(each.verified) for each in campaign.observations(one)] == [5]
     assert not campaign.missing([one, two], 1, [2, 3])
+    for each in (one, two):
+        assert len(campaign.blocks(each, [2, 3])) == 2
+    assert [len(block.verified) for block in campaign.blocks(one, [2, 3])] == [2, 3]
+    (tmp_path / "out" / "runs" / f"{one.name}.r000.p004.json").unlink()
+    assert [len(block.verified) for block in campaign.blocks(one, [2, 3])] == [2], "one that is not whole is left out"
 
 
 def test_blocks_make_one_run() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from hypothesis import strategies as st
 from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.cascade import Bonus
 from hispec_sim.errors import InputError
+from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.prompts import Split, Text, sha256
 from hispec_sim.validate.design import Configuration
+from hispec_sim.validate.prediction import Predictor
 from hispec_sim.validate.prompt_sets import check_alike, check_apart, paired_sequences, prompt_sets, set_in_turn
-from hispec_sim.validate.strata import Stratum, drawn, evenly_drawn, shared_out, strata_of
+from hispec_sim.validate.strata import Stratum, drawn, evenly_drawn, first_of, shared_out, strata_of
 
 PROMPTS = '{{"prompt": "{0} 1", "topic": "{0}"}}\n{{"prompt": "{0} 2", "topic": "{0}"}}\n'
 
@@ -45,6 +49,16 @@ def test_one_trace_for_all_sets() -> None:
     found = strata_of(["p", "q", "p", "r"], 2, [trace(("a", "x"), ("b", "y"))])
     assert [list(each.requests) for each in found] == [[0, 2], [1, 3]]
     assert [list(each.sequences) for each in found] == [[0, 1], [0, 1]]
+
+
+def test_a_look_at_the_first_requests_shares_out_evenly_too() -> None:
+    """Three of six requests in two runs have all six sequences once, where the first three of all would not."""
+    strata, recorded = [Stratum(range(6), 3, range(6))], trace(*((letter, letter) for letter in "abcdef"))
+    fits = Configuration((1,), 1, (), Bonus.ON_MISMATCH, 1, 2)
+    assert [len(each.requests) for each in first_of([*strata, Stratum([7], 1, [0])], 3)] == [3]
+    found = evenly_drawn(first_of(strata, 3), recorded, fits, 2, np.random.default_rng(0))
+    assert sorted(found[0] + found[1]) == list(range(6))
+    assert first_of(strata, None) == [replace(strata[0], requests=list(range(6)))]
 
 
 def test_requests_are_drawn_within_their_stratum() -> None:
@@ -119,3 +133,29 @@ def test_prompts_in_a_chat_template_are_other_prompts() -> None:
             check_alike(replace(recorded, provenance={"chat": said}), asked, Path("t.trace"))
         check_alike(replace(recorded, provenance={"chat": said}), said, Path("t.trace"))
     check_alike(replace(recorded, provenance={}), True, Path("t.trace"))
+
+
+def test_no_two_purposes_share_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds padded with zeros are one: [seed, 0] and [seed, 0, 0] are the same stream, spawned ones never are."""
+    streams: list[tuple[int, ...]] = []
+
+    def recorded_rng(seed: np.random.SeedSequence) -> np.random.Generator:
+        streams.append(tuple(seed.generate_state(4).tolist()))
+        return np.random.Generator(np.random.PCG64(seed))
+
+    recorded = trace(*((letter, letter) for letter in "abcdef"))
+    profile = SimpleNamespace(network=recorded.networks[0], spread=lambda: None)
+    cost = cast("NetworkCost", SimpleNamespace(profile=profile))
+    strata, fits = [Stratum(range(3), 3, range(6))], Configuration((1,), 1, (), Bonus.ON_MISMATCH, 1, 2)
+    predictor = Predictor(recorded, cost, [4] * 3, block_sizes=[3], strata=strata, paired=None, seed=0)
+    monkeypatch.setattr(np.random, "default_rng", recorded_rng)
+    for repetition in range(3):
+        samplers = predictor.resampled(fits, repetition)
+        for request in range(3):
+            samplers(request)
+        predictor.jitter(repetition)
+    for samplers in predictor.even_samplers(fits):
+        for request in range(3):
+            samplers(request)
+    assert len(streams) == 3 * (1 + 3 + 1) + 1 + 4 * 3
+    assert len(set(streams)) == len(streams)
