@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.picking import draw, first_choices, nucleus
+from hispec_sim.models.picking import drawn, first_choices, nucleus
+
+Distribution = NDArray[np.float32]
+"""Probabilities of a vocabulary, in the memory of the host, which judges."""
 
 
 @dataclass(slots=True)
@@ -25,7 +30,7 @@ class Token:
 
     token_id: int
     level: int
-    distribution: Tensor | None = None
+    distribution: Distribution | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +67,30 @@ class Greedy:
 class Sampling:
     """Tokens drawn at a temperature from the smallest set that holds `top_p` of the probability."""
 
-    def __init__(self, temperature: float, top_p: float, generator: torch.Generator) -> None:
+    def __init__(self, temperature: float, top_p: float, rng: np.random.Generator) -> None:
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, got {temperature}; for 0 decode greedily")
         if not 0 < top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1, got {top_p}")
         self._temperature = temperature
         self._top_p = top_p
-        self._generator = generator
+        self._rng = rng
 
     def judge(self, level: int, logits: Tensor, run: Sequence[Token], *, bonus: bool) -> Verdict:
-        distributions = self.distributions(logits)
+        # A judgement looks at single probabilities, each of which would wait for a device; and NumPy's calls cost less.
+        distributions = self.distributions(logits).cpu().numpy()
         for place, token in enumerate(run):
             p, q = distributions[place], token.distribution
             assert q is not None
-            if self._uniform() * float(q[token.token_id]) >= float(p[token.token_id]):
-                left = (p - q).clamp_(min=0)
+            if self._rng.random() * q.item(token.token_id) >= p.item(token.token_id):
+                left = np.maximum(p - q, 0)
                 # Rounded, p and q can differ at this token alone, by a last digit: then nothing is left to draw from.
-                return Verdict(place, Token(self._draw(left if bool(left.any()) else p), level, p))
+                return Verdict(place, Token(drawn(left if left.any() else p, self._rng), level, p))
             token.distribution = p  # accepted, the token is a sample of p
         if not bonus:
             return Verdict(len(run), None)
         last = distributions[len(run)]
-        return Verdict(len(run), Token(self._draw(last), level, last))
+        return Verdict(len(run), Token(drawn(last, self._rng), level, last))
 
     def distributions(self, logits: Tensor) -> Tensor:
         """Probabilities (rows, vocab_size) after temperature and top_p."""
@@ -92,9 +98,3 @@ class Sampling:
         if self._top_p == 1:
             return probabilities
         return nucleus(probabilities, self._top_p)
-
-    def _draw(self, weights: Tensor) -> int:
-        return int(draw(weights[None], self._generator))
-
-    def _uniform(self) -> float:
-        return float(torch.rand((), generator=self._generator, device=self._generator.device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from hispec_sim.cascade import Cascade
@@ -24,12 +25,11 @@ class Settings:
     top_p: float = 1.0
     seed: int = 0
 
-    def chooser(self, device: torch.device) -> Chooser:
+    def chooser(self) -> Chooser:
         """A chooser with a stream of its own."""
         if self.temperature == 0:
             return Greedy()
-        generator = torch.Generator(device=device).manual_seed(self.seed)
-        return Sampling(self.temperature, self.top_p, generator)
+        return Sampling(self.temperature, self.top_p, np.random.default_rng(self.seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def generate_with(
     outputs, record = decoder.decode(
         [prompt],
         settings.max_new_tokens,
-        new_chooser=lambda index: settings.chooser(decoder.device),
+        new_chooser=lambda index: settings.chooser(),
         stop_ids=settings.stop_ids,
         on_commit=on_commit,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK = 256
@@ -39,12 +40,9 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     """A token for each row of `weights` (rows, vocab_size), as likely as its weight is large; rows need not sum to one.
 
     Of a large vocabulary a block of tokens is drawn first, then one of the block: running sums over 128 rows of 49,152
-    tokens take 37 ms, both draws 2. `torch.multinomial` draws a random number for every token: longer still. For one
-    row in a CPU's memory the same goes by NumPy, whose calls cost less.
+    tokens take 37 ms, both draws 2. `torch.multinomial` draws a random number for every token: longer still.
     """
     rows, size = weights.shape
-    if rows == 1 and weights.device.type == "cpu" and size > 16 * BLOCK:
-        return torch.tensor([_draw_of(weights[0].numpy(), generator)])
     if size <= 16 * BLOCK:
         return _draw(weights, generator)
     blocks = F.pad(weights, (0, -size % BLOCK)).view(rows, -1, BLOCK)
@@ -60,13 +58,15 @@ def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(sums, shares.to(sums.device) * sums[:, -1:], right=True)[:, 0]
 
 
-def _draw_of(row: np.ndarray, generator: torch.Generator) -> int:
-    share_of_blocks, share = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-    block = _place(np.add.reduceat(row, np.arange(0, len(row), BLOCK)), share_of_blocks)
-    return BLOCK * block + _place(row[BLOCK * block : BLOCK * (block + 1)], share)
+def drawn(weights: NDArray[np.float32], rng: np.random.Generator) -> int:
+    """The same for one row (vocab_size,) in the host's memory, where NumPy's calls cost less than tensors."""
+    if len(weights) <= 16 * BLOCK:
+        return _place(weights, rng.random())
+    block = _place(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), rng.random())
+    return BLOCK * block + _place(weights[BLOCK * block : BLOCK * (block + 1)], rng.random())
 
 
-def _place(weights: np.ndarray, share: float) -> int:
+def _place(weights: NDArray[np.float32], share: float) -> int:
     sums = weights.cumsum(dtype=np.float64)
     return int(sums.searchsorted(share * sums[-1], side="right"))
 

@@ -77,7 +77,7 @@ def record_batch(
     outputs, _ = decoder.decode(
         prompts,
         plan.max_new_tokens,
-        new_chooser=lambda i: _seeded(settings, plan.seed, first + i).chooser(device),
+        new_chooser=lambda i: _seeded(settings, plan.seed, first + i).chooser(),
         stop_ids=stop_ids,
         on_commit=lambda _, tokens: on_commit(len(tokens)),
     )
@@ -85,7 +85,7 @@ def record_batch(
     chance = None
     if plan.temperature > 0:
         generator = torch.Generator(device=device).manual_seed(plan.seed + first)
-        chance = Chance(Sampler(plan.temperature, plan.top_p, generator), generator)
+        chance = Chance(Sampler(plan.temperature, plan.top_p, np.random.default_rng(plan.seed + first)), generator)
     written = np.concatenate([np.array(output) for output in outputs])
     states = exit_states(networks, plan.exits, texts, [len(prompt) for prompt in prompts])
     predictions, sampling = _predictions(networks, plan.exits, states), None

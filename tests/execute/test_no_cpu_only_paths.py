@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -132,7 +133,7 @@ def test_decoding_makes_nothing_on_the_cpu(
     n_kv_heads = 2 if heads else 4
     networks = {"big": network("big", 4, n_kv_heads, heads), "draft": network("draft", 2, n_kv_heads, {})}
     with elsewhere():
-        samplings = [None, Sampling(0.8, 1.0, torch.Generator()), Sampling(0.8, 0.9, torch.Generator())]
+        samplings = [None, Sampling(0.8, 1.0, np.random.default_rng()), Sampling(0.8, 0.9, np.random.default_rng())]
         decoder = Watched(cascade, networks, slots=slots, max_tokens=40)
         held = {name: Graphs(doing_it_again, torch.device("meta")) for name in networks}
         if graphs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ SHAPES = {
 
 
 def sampling(seed: int, temperature: float, top_p: float) -> Sampling:
-    return Sampling(temperature, top_p, torch.Generator().manual_seed(seed))
+    return Sampling(temperature, top_p, np.random.default_rng(seed))
 
 
 def exact_bigrams(temperature: float, top_p: float) -> np.ndarray:
@@ -103,7 +105,7 @@ def test_chi_square_sees_a_wrong_distribution() -> None:
 
 def test_a_level_accepts_with_the_ratio_of_probabilities() -> None:
     """min(1, p/q) for a token of probability q under its proposer; rejections are replaced by (p - q)+."""
-    q, logits = torch.tensor([0.6, 0.3, 0.1]), torch.tensor([[0.3, 0.3, 0.4]]).log()
+    q, logits = np.array([0.6, 0.3, 0.1], np.float32), torch.tensor([[0.3, 0.3, 0.4]]).log()
     verdicts = []
     for seed in range(4000):
         judge = sampling(seed, 1.0, 1.0)
@@ -140,10 +142,9 @@ def test_a_nucleus_is_the_smallest_set_that_holds_its_share(heat: float, top_p: 
 def test_a_rejection_by_rounding_alone_still_has_a_token() -> None:
     """p and q differ by a last digit at the token, and nowhere else."""
     p = torch.softmax(torch.tensor([[0.1, 0.2]]), dim=-1)[0]
-    q = p.clone()
-    q[1] = torch.nextafter(q[1], torch.tensor(1.0))
-    judge = sampling(0, 1.0, 1.0)
-    judge._uniform = lambda: 1 - 2**-30  # type: ignore[method-assign]
+    q = p.numpy().copy()
+    q[1] = np.nextafter(q[1], np.float32(1))
+    judge = Sampling(1.0, 1.0, cast("np.random.Generator", SimpleNamespace(random=lambda: 1 - 2**-30)))
     verdict = judge.judge(1, torch.tensor([[0.1, 0.2]]), [Token(1, 0, q)], bonus=False)
     assert verdict.matched == 0
     assert verdict.own is not None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hispec_sim.models import picking
-from hispec_sim.models.picking import draw, first_choices, likeliest
+from hispec_sim.models.picking import draw, drawn, first_choices, likeliest
 
 
 def test_as_often_as_the_weights_say() -> None:
@@ -34,7 +38,10 @@ def test_a_token_without_weight_is_never_drawn(weights: list[float], share: floa
         patch.setattr(picking, "BLOCK", block)
         patch.setattr(picking.torch, "rand", lambda *size, **how: torch.full(size, share, dtype=torch.float64))
         token = int(draw(torch.tensor([weights]), torch.Generator()))
+        rng = cast("np.random.Generator", SimpleNamespace(random=lambda: share))
+        same = drawn(np.array(weights, np.float32), rng)
     assert weights[token] > 0
+    assert weights[same] > 0
 
 
 def test_of_a_large_vocabulary_too() -> None:
@@ -49,20 +56,19 @@ def test_of_a_large_vocabulary_too() -> None:
     assert ((counts / n - share).abs() <= 5 * (share * (1 - share) / n).sqrt()).all()
 
 
-def test_one_row_is_drawn_from_like_many() -> None:
-    """By another way, with the same random numbers: the same token."""
-    size = 16 * picking.BLOCK + 7
+@pytest.mark.parametrize("size", [2048, 16 * picking.BLOCK + 7])
+def test_one_row_is_drawn_from_like_many(size: int) -> None:
+    """By NumPy, in blocks or not, with the same random numbers: the same token."""
     weights = torch.rand(1, size, generator=torch.Generator().manual_seed(0)) ** 8
     for seed in range(50):
-        generator = torch.Generator().manual_seed(seed)
-        block_share, share = torch.rand(2, generator=generator, dtype=torch.float64)
-        blocks = torch.nn.functional.pad(weights[0].double(), (0, -size % picking.BLOCK)).view(-1, picking.BLOCK)
-        sums = blocks.sum(dim=-1).cumsum(dim=0)
-        block = int((sums <= block_share * sums[-1]).sum())
-        sums = blocks[block].cumsum(dim=0)
-        token = picking.BLOCK * block + int((sums <= share * sums[-1]).sum())
-        assert draw(weights, torch.Generator().manual_seed(seed)).tolist() == [token]
-        assert draw(weights.expand(2, size), torch.Generator().manual_seed(seed)).shape == (2,)
+        shares = np.random.default_rng(seed).random(2).tolist()
+        left = iter(shares)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                picking.torch, "rand", lambda *n, left=left, **how: torch.full(n, next(left), dtype=torch.float64)
+            )
+            token = int(draw(weights, torch.Generator()))
+        assert drawn(weights[0].numpy(), np.random.default_rng(seed)) == token
 
 
 def test_same_seed_same_tokens() -> None:

@@ -188,7 +188,7 @@ def test_stop_tokens_end_the_record() -> None:
 def test_sampled_probabilities_are_exact() -> None:
     """Against distributions of the same rows, computed one by one."""
     prompts, about = some_prompts(3, 1)
-    sampler = Sampling(SAMPLED.temperature, SAMPLED.top_p, torch.Generator())
+    sampler = Sampling(SAMPLED.temperature, SAMPLED.top_p, np.random.default_rng())
     texts: list[int] = []
     plan = dataclasses.replace(SAMPLED, places=0)
     trace = record_batch(networks(), plan, prompts, about, 0, (), lambda n: texts.append(n))
@@ -234,7 +234,7 @@ def test_sampled_replay_has_the_executors_rates(levels: tuple[int, ...]) -> None
     for seed in range(3):
         _, record = decoder.decode(
             prompts, NEW,
-            new_chooser=lambda i, seed=seed: Sampling(0.9, 0.95, torch.Generator().manual_seed(1000 * seed + i)),
+            new_chooser=lambda i, seed=seed: Sampling(0.9, 0.95, np.random.default_rng(1000 * seed + i)),
         )  # fmt: skip
         runs["real"] += [sequence.verified for sequence in record.sequences]
         runs["replayed"] += [replayed(cascade, source, s, seed)[0] for s in range(40)]
