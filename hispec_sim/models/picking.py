@@ -59,8 +59,9 @@ def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def drawn(weights: NDArray[np.float32], rng: np.random.Generator) -> int:
-    """The same for one row (vocab_size,) in the host's memory, where NumPy's calls cost less than tensors."""
-    if len(weights) <= 16 * BLOCK:
+    """The same for one row (vocab_size,) in the host's memory, where NumPy's calls cost less than tensors, and blocks
+    save time from two of them on."""
+    if len(weights) <= BLOCK:
         return _place(weights, rng.random())
     block = _place(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), rng.random())
     return BLOCK * block + _place(weights[BLOCK * block : BLOCK * (block + 1)], rng.random())

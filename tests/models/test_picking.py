@@ -56,19 +56,30 @@ def test_of_a_large_vocabulary_too() -> None:
     assert ((counts / n - share).abs() <= 5 * (share * (1 - share) / n).sqrt()).all()
 
 
-@pytest.mark.parametrize("size", [2048, 16 * picking.BLOCK + 7])
-def test_one_row_is_drawn_from_like_many(size: int) -> None:
-    """By NumPy, in blocks or not, with the same random numbers: the same token."""
+def test_one_row_is_drawn_from_like_many() -> None:
+    """By NumPy, with the same random numbers: the same token."""
+    size = 16 * picking.BLOCK + 7
     weights = torch.rand(1, size, generator=torch.Generator().manual_seed(0)) ** 8
     for seed in range(50):
-        shares = np.random.default_rng(seed).random(2).tolist()
-        left = iter(shares)
+        left = iter(np.random.default_rng(seed).random(2).tolist())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 picking.torch, "rand", lambda *n, left=left, **how: torch.full(n, next(left), dtype=torch.float64)
             )
             token = int(draw(weights, torch.Generator()))
         assert drawn(weights[0].numpy(), np.random.default_rng(seed)) == token
+
+
+@pytest.mark.parametrize("size", [4, picking.BLOCK, 3 * picking.BLOCK + 1])
+def test_one_row_is_drawn_from_as_often_as_its_weights_say(size: int) -> None:
+    """In blocks or not; within five standard errors."""
+    rng, n = np.random.default_rng(0), 20_000
+    weights = np.zeros(size, np.float32)
+    weights[[0, size // 2, size - 1]] = 1, 3, 4
+    counts = np.bincount([drawn(weights, rng) for _ in range(n)], minlength=size)
+    share = weights / weights.sum()
+    assert counts[weights == 0].sum() == 0
+    assert (np.abs(counts / n - share) <= 5 * np.sqrt(share * (1 - share) / n)).all()
 
 
 def test_same_seed_same_tokens() -> None:
