@@ -50,7 +50,7 @@ def _functions(path: Path, below: str) -> dict[str, str]:
         tree = ast.parse(source)
     except SyntaxError:  # some are templates or of another release
         return {}
-    lines = source.splitlines(keepends=True)
+    lines = [f"{line}\n" for line in source.split("\n")]  # a form feed ends no line of Python's
     return {
         f"{below}:{node.name}": textwrap.dedent("".join(lines[node.lineno - 1 :][:LINES]))
         for node in ast.walk(tree)

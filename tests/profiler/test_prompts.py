@@ -49,6 +49,19 @@ def test_the_standard_librarys_functions_are_split_by_module() -> None:
     assert all(text.text.startswith(("def ", "async def ")) and text.text.count("\n") == LINES for text in texts)
 
 
+def test_a_form_feed_ends_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Some modules have them between functions; Python counts lines without them."""
+    body = "".join(f"    x = {n}\n" for n in range(20))
+    (tmp_path / "some.py").write_text(f"import os\n\f\ndef first():\n{body}\n\f\ndef second():\n{body}")
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    library_functions.cache_clear()
+    try:
+        texts = {text.name: text.text for text in prompt_set("stdlib", Split.ALL)}
+    finally:
+        library_functions.cache_clear()
+    assert texts["some.py:first"].startswith("def first():\n    x = 0\n")
+
+
 def test_a_python_without_its_library_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
     library_functions.cache_clear()
