@@ -88,7 +88,7 @@ def budget(
     predictor: Predictor, configuration: Configuration, observation: Observation, all_runs: ShapeTimes
 ) -> Budget:
     """The substitutions for one real run; `all_runs` are the forwards of the runs of all configurations."""
-    profile = predictor.pricer(configuration)
+    profile, requests = predictor.pricer(configuration), len(observation.verified)
 
     def recorded(request: int) -> Recorded:
         return Recorded(observation.verified[request])
@@ -96,12 +96,12 @@ def budget(
     real = observation.figures.tokens_per_s
 
     def rate(samplers, pricer: Pricer, jitter: Iterator[float] | None = None) -> float:  # type: ignore[no-untyped-def]
-        log = predictor.run(configuration, samplers, pricer, jitter, len(observation.verified))
-        return 1000 * observation.tokens / sum(log.duration_ms)
+        logs = predictor.run(configuration, samplers, pricer, jitter, requests)
+        return 1000 * observation.tokens / sum(ms for log in logs for ms in log.duration_ms)
 
     real_outcomes = rate(recorded, profile, predictor.jitter(0))
     measured = MeasuredPricer(observation, profile, real_outcomes / real)
-    replayed = [rate(samplers, measured) for samplers in predictor.even_samplers(configuration)]
+    replayed = [rate(samplers, measured) for samplers in predictor.even_samplers(configuration, requests)]
     return Budget(
         latency=real_outcomes / real - 1,
         acceptance=fmean(replayed) / real - 1,

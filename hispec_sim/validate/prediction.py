@@ -92,15 +92,19 @@ class Predictor:
         pricer = self.pricer(configuration)
 
         def logs(samplers: Samplers, run: int) -> list[RunLog]:
-            return self.run_blocks(configuration, samplers, pricer, self.jitter(run), requests)
+            return self.run(configuration, samplers, pricer, self.jitter(run), requests)
 
-        even = [logs(samplers, run) for run, samplers in enumerate(self.even_samplers(configuration, requests))]
-        repeated = [logs(self.resampled(configuration, run), run) for run in range(repetitions)]
-        return Prediction(
-            tuple(simulated_figures(joined(blocks)) for blocks in even),
-            tuple(simulated_figures(joined(blocks)) for blocks in repeated),
-            tuple(simulated_figures(block) for blocks in repeated for block in blocks),
-        )
+        even = [
+            simulated_figures(joined(logs(samplers, run)))
+            for run, samplers in enumerate(self.even_samplers(configuration, requests))
+        ]
+        repeated: list[Figures] = []
+        of_blocks: list[Figures] = []
+        for run in range(repetitions):
+            blocks = logs(self.resampled(configuration, run), run)
+            repeated.append(simulated_figures(joined(blocks)))
+            of_blocks += map(simulated_figures, blocks)
+        return Prediction(tuple(even), tuple(repeated), tuple(of_blocks))
 
     def resampled(self, configuration: Configuration, repetition: int) -> Samplers:
         """Replaying samplers of a repetition, by request: over a resample of the trace."""
@@ -143,19 +147,8 @@ class Predictor:
         pricer: Pricer,
         jitter: Iterator[float] | None = None,
         requests: int | None = None,
-    ) -> RunLog:
-        """One simulated run over the blocks of the first so many requests, or all."""
-        return joined(self.run_blocks(configuration, new_sampler, pricer, jitter, requests))
-
-    def run_blocks(
-        self,
-        configuration: Configuration,
-        new_sampler: Samplers,
-        pricer: Pricer,
-        jitter: Iterator[float] | None = None,
-        requests: int | None = None,
     ) -> list[RunLog]:
-        """The same, block by block."""
+        """One simulated run over the first so many requests, or all: the log of each of its blocks."""
         graph = shared_graph(configuration.cascade(self._shape.n_layers))
         lengths = [(tokens, configuration.max_new_tokens) for tokens in self.prompt_tokens[:requests]]
         factors = {NETWORK: jitter} if jitter is not None else None

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from walking import verifications
 
 from hispec_sim.acceptance.joined import join_traces, kept_to
 from hispec_sim.acceptance.replay import ReplaySource
@@ -13,7 +14,6 @@ from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt, S
 from hispec_sim.cascade import Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.networks import NetworkSpec
-from hispec_sim.step_graph import Kind, StepGraph
 
 NETWORK = NetworkSpec("net", 8, 64, 4, 2, 16, 96, 100)
 EXITS = tuple(Exit("net", layer) for layer in (1, 2, 4, 6, 8))
@@ -44,20 +44,8 @@ def trace_of(seed: int, *, sampled: bool = False) -> AgreementTrace:
 def matched_counts(trace: AgreementTrace, seed: int) -> list[tuple[int, int, int]]:
     """What a cascade of the kept exits finds, verification by verification."""
     cascade = Cascade((Level("net", 2), Level("net", 6, 2), Level("net", 8, 3)))
-    graph, found, room = StepGraph(cascade), [], POSITIONS
     sampler = ReplaySource(trace, cascade, {"net": NETWORK}).sampler(0, np.random.default_rng(seed))
-    node = graph.start(room)
-    while node is not None:
-        matched = 0
-        if node.kind is Kind.VERIFY:
-            matched = sampler.verify(node)
-            found.append((node.level, node.run, matched))
-        elif node.kind is Kind.DRAFT:
-            sampler.draft(node)
-        move = graph.follow(node, matched)
-        room -= move.committed
-        node = move.target if not move.committed or move.target is None else graph.with_room(move.target, room)
-    return found
+    return verifications(cascade, sampler, POSITIONS)
 
 
 @pytest.mark.parametrize("sampled", [False, True])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from walking import verifications
 
 from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.trace import UNREAD, AgreementTrace, Exit, OffPath, Prompt, label_predictions
 from hispec_sim.acceptance.trace_file import load_trace, save_trace
 from hispec_sim.cascade import Bonus, Cascade, Level, Outcome, apply_outcome, next_step, start
 from hispec_sim.networks import NetworkSpec
-from hispec_sim.step_graph import Kind, Node, StepGraph
 
 NETWORKS = (NetworkSpec("draft", 4, 64, 4, 2, 16, 96, 4), NetworkSpec("big", 24, 128, 4, 2, 32, 96, 4))
 SHAPES = {network.name: network for network in NETWORKS}
@@ -81,23 +81,8 @@ def decode(cascade: Cascade, predictions: NDArray[np.int64], columns: list[int])
 
 def replay(cascade: Cascade, source: ReplaySource, sequence: int) -> list[tuple[int, int, int]]:
     """The same steps, as the simulator sees them."""
-    graph, sampler = StepGraph(cascade), source.sampler(sequence, np.random.default_rng(0))
-    room = source.output_tokens(sequence)
-    node: Node | None = graph.start(room)
-    steps = []
-    while node is not None:
-        matched = 0
-        if node.kind is Kind.VERIFY:
-            matched = sampler.verify(node)
-            steps.append((node.level, node.run, matched))
-        elif node.kind is Kind.DRAFT:
-            sampler.draft(node)
-        move = graph.follow(node, matched)
-        node = move.target
-        if move.committed and node is not None:
-            room -= move.committed
-            node = graph.with_room(node, room)
-    return steps
+    sampler = source.sampler(sequence, np.random.default_rng(0))
+    return verifications(cascade, sampler, source.output_tokens(sequence))
 
 
 @settings(max_examples=150, deadline=None)

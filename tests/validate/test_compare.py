@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -12,11 +15,12 @@ from hypothesis import strategies as st
 
 from hispec_sim.study.fidelity import fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
-from hispec_sim.validate.budget import Budget, machine_error
+from hispec_sim.validate.budget import Budget, budget, machine_error
 from hispec_sim.validate.compare import overall, regret, row_of_blocks
+from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.forwards import Times, forwards_table
 from hispec_sim.validate.observation import Figures, Observation, Shape
-from hispec_sim.validate.prediction import Prediction
+from hispec_sim.validate.prediction import Prediction, Predictor
 from hispec_sim.validate.strata import resampled
 
 
@@ -133,6 +137,27 @@ def test_forwards_by_hand() -> None:
         "simulated_ms": 2.0, "error": 1.0, "time_share": 0.5, "error_share": 0.5,
     }  # fmt: skip
     assert (rows[1]["forwards"], rows[1]["real_ms"], rows[1]["error"], rows[1]["error_share"]) == (3, 10.0, 0.0, 0.0)
+
+
+def test_a_part_of_a_campaign_is_taken_apart_with_what_is_shared_out_among_it() -> None:
+    """One of many requests was decoded: the trace is shared out evenly among that one."""
+    asked: list[tuple[object, int | None]] = []
+
+    def even_samplers(configuration: object, requests: int | None = None) -> list[None]:
+        asked.append((configuration, requests))
+        return [None]
+
+    log = SimpleNamespace(duration_ms=[400.0, 400.0])
+    predictor = SimpleNamespace(
+        pricer=lambda configuration: None,
+        jitter=lambda repetition: None,
+        run=lambda *_: [log],
+        even_samplers=even_samplers,
+    )
+    run = replace(observed(10, 2), verified=[[]])
+    found = budget(cast("Predictor", predictor), cast("Configuration", "c"), run, {})
+    assert asked == [("c", 1)]
+    assert found.latency == found.acceptance == found.control == pytest.approx(0)
 
 
 def test_the_part_of_the_machine_by_hand() -> None:
