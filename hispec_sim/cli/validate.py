@@ -112,6 +112,7 @@ def validate_command(
     --out results/validation
     """
     from hispec_sim.execute.generate import use_threads
+    from hispec_sim.execute.prompt_caches import PromptCaches
     from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.loading import load_model
     from hispec_sim.profiler.latency import moments_of
@@ -188,6 +189,8 @@ def validate_command(
         interrupted = False
         if not no_decode:
             parts = {each: list(chain.from_iterable(each.parts(sizes))) for each in configurations}
+            exits = sorted({exit_layer for each in configurations for exit_layer in each.exits})
+            prompt_caches = PromptCaches(network, exits, keep=max(sizes))  # a block is decoded before the next
             try:
                 runs = campaign.missing(configurations, repeats, sizes)
                 n_runs = repeats * sum(map(len, parts.values()))
@@ -195,7 +198,9 @@ def validate_command(
                     campaign.decode(
                         runs,
                         lambda c, r, part: moments.measure(
-                            lambda: observe(c, r, network, [ids[k] for k in parts[c][part]], CLOCKS[clock]),
+                            lambda: observe(
+                                c, r, network, [ids[k] for k in parts[c][part]], CLOCKS[clock], prompt_caches
+                            ),
                             lambda: bar.note("waiting for a quiet moment"),
                         ),
                         bar,

@@ -17,6 +17,7 @@ from torch import Tensor
 from hispec_sim.cascade import Cascade, Forward
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Chooser, Token
+from hispec_sim.execute.prompt_caches import PromptCaches, prefill
 from hispec_sim.execute.record import DeviceForward, Record, SequenceRecord
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.llama import Llama
@@ -90,6 +91,7 @@ class Decoder:
         stop_ids: Collection[int] = (),
         on_commit: Committed = lambda index, tokens: None,
         prefill_first: bool = False,
+        prompt_caches: Mapping[str, PromptCaches] | None = None,
         prefilled: bool = False,
     ) -> tuple[list[list[int]], Record]:
         """New token ids of every prompt, and what was done.
@@ -97,7 +99,8 @@ class Decoder:
         Sequences end with a stop token or after `max_new_tokens`; as one ends, the next prompt takes its slot.
         `new_chooser` is called once per prompt. With `prefill_first` a prompt but for its last token goes through all
         networks before its decoding starts, as it stands where a simulation begins, and the record keeps that time
-        apart; without, levels take the prompt in when it is their turn. `prefilled` says that the caches that the
+        apart; without, levels take the prompt in when it is their turn. Networks in `prompt_caches` take it from there,
+        where it stands already. `prefilled` says that the caches that the
         networks brought hold all prompts so already, there being a slot for each. Raises InputError when a prompt is
         empty or does not fit, or has no slot of its own though it must.
         """
@@ -119,7 +122,7 @@ class Decoder:
         def admit(slot: int) -> None:
             for index, prompt in waiting:
                 if prefill_first:
-                    prefill_ms = self._prefill(slot, prompt)
+                    prefill_ms = self._prefill(slot, prompt[:-1], prompt_caches or {})
                     record.prefill_ms += prefill_ms
                     if record.device:
                         record.device[-1].prefill_ms += prefill_ms
@@ -181,18 +184,16 @@ class Decoder:
         )
         return _by_slot(pieces, logits)
 
-    def _prefill(self, slot: int, prompt: Sequence[int]) -> float:
-        """Push a prompt but for its last token to the depth of every level. Each exit reads out one token, so that
-        heads with a cache have it filled too. Returns the milliseconds."""
+    def _prefill(self, slot: int, known: Sequence[int], prompt_caches: Mapping[str, PromptCaches]) -> float:
+        """Let the caches hold a prompt but for its last token, to the depth of every level. Returns the
+        milliseconds."""
         began_s = self._clock_s()
-        known, depths = prompt[:-1], dict.fromkeys(self._networks, 0)
-        if known:
-            for level in self.cascade.levels:
-                first, depths[level.network] = depths[level.network], level.exit_layer
-                piece = Piece(slot, 0, len(known), 1, known if first == 0 else ())
-                logits = self._networks[level.network].forward(first, level.exit_layer, [piece])
-                if logits is not None and logits.is_cuda:
-                    torch.cuda.synchronize(logits.device)
+        for name, network in self._networks.items() if known else ():
+            if name in prompt_caches:
+                prompt_caches[name].fill(network, slot, known)
+            else:
+                depths = [level.exit_layer for level in self.cascade.levels if level.network == name]
+                prefill(network, slot, known, depths)
         return 1000 * (self._clock_s() - began_s)
 
     def _finish_step(self, sequence: Decoding, logits: Tensor, stop_ids: Collection[int]) -> list[Token]:

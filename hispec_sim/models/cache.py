@@ -106,6 +106,16 @@ class CachedNetwork:
             for piece in pieces:
                 self._blocks[exit_layer].seen[piece.slot] = piece.position
 
+    def copy_slot(self, slot: int, other: CachedNetwork, tokens: int) -> None:
+        """Let a slot hold what the first slot of another cache of the network holds for its first `tokens` tokens.
+        Raises KeyError if that keeps no states of an exit that this one has."""
+        self._kv[:, slot, :tokens] = other._kv[:, 0, :tokens]
+        for exit_layer, hidden in self._hidden.items():
+            hidden[slot, :tokens] = other._hidden[exit_layer][0, :tokens]
+        for exit_layer, block in self._blocks.items():
+            block.kv[:, slot, :tokens] = other._blocks[exit_layer].kv[:, 0, :tokens]
+            block.seen[slot] = min(other._blocks[exit_layer].seen[0], tokens)
+
     def _largest(self, pieces: Sequence[Piece]) -> tuple[str, int]:
         """What a forward is, and the size in bytes of the largest tensor that it may make on its way."""
         shape, form = self.network.config.shape, Form.of(pieces, self.slots)

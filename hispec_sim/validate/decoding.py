@@ -13,6 +13,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.generate import Settings, generate
+from hispec_sim.execute.prompt_caches import PromptCaches
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.prompts import Text
@@ -26,9 +27,10 @@ def observe(
     network: Llama,
     prompts: Sequence[Sequence[int]],
     clock_s: Callable[[], float] = time.perf_counter,
+    prompt_caches: PromptCaches | None = None,
 ) -> Observation:
-    """Decode the prompts greedily, each to the full length, after a prefill of its own. Raises InputError where they
-    do not fit the network."""
+    """Decode the prompts greedily, each to the full length, after a prefill of its own or, with `prompt_caches`, from
+    those. Raises InputError where they do not fit the network."""
     cascade = configuration.cascade(network.config.shape.n_layers)
     new_tokens = configuration.max_new_tokens
     decoder = Decoder(
@@ -38,7 +40,13 @@ def observe(
         max_tokens=max(map(len, prompts)) + new_tokens,
         clock_s=clock_s,
     )
-    outputs, record = decoder.decode(prompts, new_tokens, new_chooser=lambda index: Greedy(), prefill_first=True)
+    outputs, record = decoder.decode(
+        prompts,
+        new_tokens,
+        new_chooser=lambda index: Greedy(),
+        prefill_first=True,
+        prompt_caches={NETWORK: prompt_caches} if prompt_caches else None,
+    )
     depths = [level.exit_layer for level in cascade.levels]
     level_ms = [0.0] * len(depths)
     shapes: dict[Shape, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
