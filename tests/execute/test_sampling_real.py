@@ -17,6 +17,7 @@ from test_sampling import chi_square_z, sampling
 
 from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.execute.decoder import Decoder
+from hispec_sim.execute.prompt_caches import PromptCaches
 
 TEMPERATURE, TOP_P = 0.8, 0.95
 OTHERS = -1
@@ -72,12 +73,14 @@ def cell_of(cells: Cells, first: int, second: int) -> tuple[int, int]:
 def z_scores(name: str, cascade: Cascade, samples: int) -> tuple[float, float]:
     """How far bigrams and first tokens are from the target's, in standard deviations."""
     opening, cells = exact(name)
-    decoder = Decoder(cascade, {"big": real(name).network}, slots=64, max_tokens=len(opening) + NEW_TOKENS)
+    network = real(name).network
+    decoder = Decoder(cascade, {"big": network}, slots=64, max_tokens=len(opening) + NEW_TOKENS)
     outputs, _ = decoder.decode(
         [opening] * samples,
         NEW_TOKENS,
         new_chooser=lambda index: sampling(7000 + index, TEMPERATURE, TOP_P),
         prefill_first=True,  # so that the first token is drafted too, and not the target's own
+        prompt_caches={"big": PromptCaches(network, [level.exit_layer for level in cascade.levels], keep=1)},
     )
     counts = Counter(cell_of(cells, first, second) for first, second, *_ in outputs)
     seen = np.array([counts[cell] for cell in cells], float)
