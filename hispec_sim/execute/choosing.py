@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.picking import drawn, first_choices, nucleus
+from hispec_sim.models.picking import distributions_of, drawn, first_choices
 
 Distribution = NDArray[np.float32]
 """Probabilities of a vocabulary, in the memory of the host, which judges."""
@@ -78,7 +77,7 @@ class Sampling:
 
     def judge(self, level: int, logits: Tensor, run: Sequence[Token], *, bonus: bool) -> Verdict:
         # A judgement looks at single probabilities, each of which would wait for a device; and NumPy's calls cost less.
-        distributions = self.distributions(logits).cpu().numpy()
+        distributions = distributions_of(logits, self._temperature, self._top_p).cpu().numpy()
         for place, token in enumerate(run):
             p, q = distributions[place], token.distribution
             assert q is not None
@@ -91,10 +90,3 @@ class Sampling:
             return Verdict(len(run), None)
         last = distributions[len(run)]
         return Verdict(len(run), Token(drawn(last, self._rng), level, last))
-
-    def distributions(self, logits: Tensor) -> Tensor:
-        """Probabilities (rows, vocab_size) after temperature and top_p."""
-        probabilities = torch.softmax(logits.float() / self._temperature, dim=-1)
-        if self._top_p == 1:
-            return probabilities
-        return nucleus(probabilities, self._top_p)

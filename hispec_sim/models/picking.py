@@ -72,6 +72,13 @@ def _place(weights: NDArray[np.float32], share: float) -> int:
     return int(sums.searchsorted(share * sums[-1], side="right"))
 
 
+def distributions_of(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """What tokens are drawn from, (rows, vocab_size): the likeliest tokens that hold `top_p` of the probability at a
+    temperature above 0."""
+    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+    return probabilities if top_p == 1 else nucleus(probabilities, top_p)
+
+
 def nucleus(probabilities: Tensor, share: float) -> Tensor:
     """Rows (rows, vocab_size) of the fewest likeliest tokens that hold `share` of the probability, scaled to sum to
     one; 0 for the others (Holtzman et al. 2020, arXiv 1904.09751).

@@ -22,7 +22,6 @@ from hispec_sim.acceptance.trace import (
 )
 from hispec_sim.cascade import Cascade, Level
 from hispec_sim.errors import InputError
-from hispec_sim.execute.choosing import Sampling as Sampler
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.generate import Settings
 from hispec_sim.models.exits import heads_of
@@ -85,14 +84,14 @@ def record_batch(
     chance = None
     if plan.temperature > 0:
         generator = torch.Generator(device=device).manual_seed(plan.seed + first)
-        chance = Chance(Sampler(plan.temperature, plan.top_p, np.random.default_rng(plan.seed + first)), generator)
+        chance = Chance(plan.temperature, plan.top_p, generator)
     written = np.concatenate([np.array(output) for output in outputs])
     states = exit_states(networks, plan.exits, texts, [len(prompt) for prompt in prompts])
     predictions, sampling = _predictions(networks, plan.exits, states), None
     if chance is None:
         predictions[:, -1] = written  # where two first choices are all but equal, what was written counts
     else:
-        sampling = _sampled(networks, plan, states, torch.from_numpy(written).to(device), chance.sampler)
+        sampling = _sampled(networks, plan, states, torch.from_numpy(written).to(device), chance)
     labels = label_predictions(predictions)
     starts = np.concatenate([[0], np.cumsum([len(output) for output in outputs])]).astype(np.int64)
 
@@ -145,7 +144,7 @@ def _predictions(networks: Mapping[str, Llama], exits: Sequence[Exit], states: l
 
 @torch.inference_mode()
 def _sampled(
-    networks: Mapping[str, Llama], plan: Plan, states: list[Tensor], written: Tensor, sampler: Sampler
+    networks: Mapping[str, Llama], plan: Plan, states: list[Tensor], written: Tensor, chance: Chance
 ) -> Sampling:
     """The probabilities that speculative rejection needs."""
     n = len(plan.exits)
@@ -158,7 +157,7 @@ def _sampled(
     for at in range(0, positions, rows):
         part = slice(at, at + rows)
         p = [
-            sampler.distributions(networks[exit_.network].read_out(x[part], exit_.exit_layer))
+            chance.distributions(networks[exit_.network].read_out(x[part], exit_.exit_layer))
             for exit_, x in zip(plan.exits, states, strict=True)
         ]
         drawn = written[part, None]
@@ -182,7 +181,7 @@ def _rejected(
 ) -> int:
     """A sample of an exit that the target has rejected: drawn from the excess of the exit's distribution over its."""
     q, p = (
-        chance.sampler.distributions(networks[exit_.network].read_out(x[None], exit_.exit_layer))
+        chance.distributions(networks[exit_.network].read_out(x[None], exit_.exit_layer))
         for exit_, x in zip((exits[column], exits[-1]), states, strict=True)
     )
     return int(chance.draw((q - p).clamp(min=0)))

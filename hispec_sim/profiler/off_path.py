@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hispec_sim.acceptance.trace import UNREAD, Exit, label_predictions
-from hispec_sim.execute.choosing import Sampling as Sampler
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.llama import Llama
-from hispec_sim.models.picking import draw, likeliest
+from hispec_sim.models.picking import distributions_of, draw, likeliest
 
 
 class Place(NamedTuple):
@@ -33,10 +32,15 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """How tokens are sampled: the executor's distributions, and a stream of random numbers."""
+    """How tokens are sampled, and a stream of random numbers."""
 
-    sampler: Sampler
+    temperature: float
+    top_p: float
     generator: torch.Generator
+
+    def distributions(self, logits: Tensor) -> Tensor:
+        """Those that tokens are drawn from, (rows, vocab_size)."""
+        return distributions_of(logits, self.temperature, self.top_p)
 
     def draw(self, weights: Tensor) -> Tensor:
         """A token for each row of weights, (rows, vocab_size)."""
@@ -83,7 +87,7 @@ def continue_alone(
             values: NDArray[Any] = label_predictions(predictions)
         else:
             drawn = torch.from_numpy(own_tokens)[:, None].to(logits[0].device)
-            probabilities = [chance.sampler.distributions(each).gather(1, drawn)[:, 0] for each in logits]
+            probabilities = [chance.distributions(each).gather(1, drawn)[:, 0] for each in logits]
             values = torch.stack(probabilities, 1).log().clamp(max=0).cpu().numpy().astype(np.float16)
         rows[turn, :, : column + 1] = values.reshape(len(turn), tokens, column + 1)
     return rows
@@ -132,7 +136,7 @@ def _write(own: _Cache, at: Sequence[Place], tokens: int, chance: Chance | None)
                 for place, words in zip(at, written, strict=True)
             ]
         )
-        chosen = likeliest(logits) if chance is None else chance.draw(chance.sampler.distributions(logits))
+        chosen = likeliest(logits) if chance is None else chance.draw(chance.distributions(logits))
         for words, token in zip(written, chosen.tolist(), strict=True):
             words.append(token)
     return written

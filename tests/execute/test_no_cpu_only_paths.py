@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from hispec_sim.cascade import Bonus, Cascade, Level
-from hispec_sim.execute.choosing import Chooser, Greedy, Sampling, Token
+from hispec_sim.execute.choosing import Chooser, Greedy, Token
 from hispec_sim.execute.decoder import Decoder, Decoding
 from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.config import LlamaConfig
@@ -33,6 +32,7 @@ from hispec_sim.models.exits import Kind, attach, new_head
 from hispec_sim.models.graphs import Graphs, Recorded, Work
 from hispec_sim.models.layouts import lay_out_for_cpu
 from hispec_sim.models.llama import Llama
+from hispec_sim.models.picking import distributions_of
 from hispec_sim.networks import NetworkSpec
 
 VOCABULARY = 24
@@ -97,19 +97,18 @@ class Watched(Decoder):
 class Blind:
     """Makes the tensors that a judge makes, and takes every other token of a run."""
 
-    def __init__(self, sampling: Sampling | None) -> None:
-        self._sampling = sampling
+    def __init__(self, top_p: float | None) -> None:
+        """`top_p`: of what is sampled from; greedy, unless given."""
+        self._top_p = top_p
         self._calls = 0
 
     def judge(self, level: int, logits: Tensor, run: Sequence[Token], *, bonus: bool) -> Any:
         with Elsewhere():
-            if self._sampling is None:
+            if self._top_p is None:
                 chosen = logits.argmax(dim=-1)
                 assert chosen.shape == logits.shape[:1]
             else:
-                distributions = self._sampling.distributions(logits)
-                assert distributions.shape == logits.shape
-                assert (distributions[0] - distributions[-1]).clamp_(min=0).device.type == "meta"
+                assert distributions_of(logits, 0.8, self._top_p).shape == logits.shape
         self._calls += 1
         matched = len(run) if self._calls % 2 else len(run) // 2
         own = Token(self._calls % VOCABULARY, level) if matched < len(run) or bonus else None
@@ -133,7 +132,7 @@ def test_decoding_makes_nothing_on_the_cpu(
     n_kv_heads = 2 if heads else 4
     networks = {"big": network("big", 4, n_kv_heads, heads), "draft": network("draft", 2, n_kv_heads, {})}
     with elsewhere():
-        samplings = [None, Sampling(0.8, 1.0, np.random.default_rng()), Sampling(0.8, 0.9, np.random.default_rng())]
+        held_by = (None, 1.0, 0.9)
         decoder = Watched(cascade, networks, slots=slots, max_tokens=40)
         held = {name: Graphs(doing_it_again, torch.device("meta")) for name in networks}
         if graphs:
@@ -143,7 +142,7 @@ def test_decoding_makes_nothing_on_the_cpu(
         outputs, _ = decoder.decode(
             [[1] * tokens for tokens in (5, 1, 9)],
             4,
-            new_chooser=lambda index: cast(Chooser, Blind(samplings[index % 3])),
+            new_chooser=lambda index: cast(Chooser, Blind(held_by[index % 3])),
         )
     assert [len(output) for output in outputs] == [4] * 3
     assert Elsewhere.made - before > 100

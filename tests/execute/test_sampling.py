@@ -15,6 +15,7 @@ from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Sampling, Token
 from hispec_sim.execute.decoder import Decoder
+from hispec_sim.models.picking import distributions_of
 
 torch.set_num_threads(1)
 PROMPT = [3, 1, 4]
@@ -36,11 +37,10 @@ def sampling(seed: int, temperature: float, top_p: float) -> Sampling:
 
 def exact_bigrams(temperature: float, top_p: float) -> np.ndarray:
     """P(first token, second token) of the target alone, shape (vocabulary, vocabulary)."""
-    judge = sampling(0, temperature, top_p)
     with torch.inference_mode():
-        first = judge.distributions(networks()["big"](torch.tensor([PROMPT]))[0, -1:])[0]
+        first = distributions_of(networks()["big"](torch.tensor([PROMPT]))[0, -1:], temperature, top_p)[0]
         texts = torch.tensor([[*PROMPT, token] for token in range(VOCABULARY)])
-        second = judge.distributions(networks()["big"](texts)[:, -1])
+        second = distributions_of(networks()["big"](texts)[:, -1], temperature, top_p)
     joint: np.ndarray = (first[:, None] * second).double().numpy()
     return joint / joint.sum()
 
@@ -129,7 +129,7 @@ def test_a_nucleus_is_the_smallest_set_that_holds_its_share(heat: float, top_p: 
     """Whether it lies among the few likeliest of a large vocabulary or not."""
     torch.manual_seed(2)
     logits = 3 * torch.randn(3, 2000)
-    kept = sampling(0, heat, top_p).distributions(logits)
+    kept = distributions_of(logits, heat, top_p)
     for row, whole in zip(kept.double(), torch.softmax(logits.double() / heat, dim=-1), strict=True):
         size = int((row > 0).sum())
         inside, least = whole[row > 0].sum(), whole[row > 0].min()

@@ -18,6 +18,7 @@ from test_sampling import chi_square_z, sampling
 from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.prompt_caches import PromptCaches
+from hispec_sim.models.picking import distributions_of
 
 TEMPERATURE, TOP_P = 0.8, 0.95
 OTHERS = -1
@@ -43,11 +44,11 @@ SMOLLM2 = {
 @cache
 def exact(name: str) -> tuple[tuple[int, ...], Cells]:
     """A held-out prompt after which much is possible, and the probability of every cell."""
-    case, judge = real(name), sampling(0, TEMPERATURE, TOP_P)
+    case = real(name)
     with torch.inference_mode():
 
         def after(texts: list[list[int]]) -> torch.Tensor:
-            return judge.distributions(case.network(torch.tensor(texts))[:, -1]).double()
+            return distributions_of(case.network(torch.tensor(texts))[:, -1], TEMPERATURE, TOP_P).double()
 
         openings = [prompt[:8] for prompt in case.prompts]
         firsts = [after([opening])[0] for opening in openings]

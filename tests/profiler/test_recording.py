@@ -19,6 +19,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy, Sampling
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.models.exits import AdapterHead, BlockHead, LmHead, attach
+from hispec_sim.models.picking import distributions_of
 from hispec_sim.profiler import record as recording
 from hispec_sim.profiler.agreement import Plan, record_batch
 from hispec_sim.step_graph import Kind, Node, StepGraph
@@ -188,7 +189,6 @@ def test_stop_tokens_end_the_record() -> None:
 def test_sampled_probabilities_are_exact() -> None:
     """Against distributions of the same rows, computed one by one."""
     prompts, about = some_prompts(3, 1)
-    sampler = Sampling(SAMPLED.temperature, SAMPLED.top_p, np.random.default_rng())
     texts: list[int] = []
     plan = dataclasses.replace(SAMPLED, places=0)
     trace = record_batch(networks(), plan, prompts, about, 0, (), lambda n: texts.append(n))
@@ -200,7 +200,11 @@ def test_sampled_probabilities_are_exact() -> None:
         with torch.inference_mode():
             p = torch.cat(
                 [
-                    sampler.distributions(networks()[e.network](torch.tensor([text]), e.exit_layer)[0, -1:])
+                    distributions_of(
+                        networks()[e.network](torch.tensor([text]), e.exit_layer)[0, -1:],
+                        SAMPLED.temperature,
+                        SAMPLED.top_p,
+                    )
                     for e in EXITS
                 ]
             )
