@@ -80,6 +80,11 @@ one meets a loop that the processor's caches do not hold yet, in the other room 
 some thought. What catches up behind a row is the forward of the place that follows."""
 
 
+WARM_MS = 60.0
+"""So long the caches of a processor may take to hold what a loop of forwards reads: a server's third level, of tens of
+megabytes, takes in only what is asked for again and again."""
+
+
 class Forwards(Protocol):
     """Runs forwards (`models.cache.CachedNetwork`, or a test's)."""
 
@@ -126,6 +131,11 @@ class Bench:
         pieces = [Piece(i, context - tokens, tokens, logits, ids[i]) for i in range(batch)]
         return self.clock.timed(lambda: self.networks[batch].forward(first, last, pieces))
 
+    def _warm(self, batch: int, context: int) -> None:
+        """What runs before a forward in decoding: the whole network, over and over. A short span behind anything else
+        takes longer, and so does all of it where the scene before has read other keys and values."""
+        warm(self.clock, lambda: self._forward(batch, 1, context, 0, self.n_layers, 1))
+
     def _pass(self, episode: Episode) -> list[Sample]:
         batch, tokens, context = episode.batch, episode.query_tokens, episode.context
         prompt = tokens == context
@@ -136,8 +146,7 @@ class Bench:
         spans = [*pairwise((0, *cuts)), whole] if tokens == 1 else [whole, *pairwise((0, *cuts))]
         if prompt:  # long and steady: two spans tell enough
             spans = [(0, cuts[len(cuts) // 2]), (cuts[len(cuts) // 2], self.n_layers)]
-        # What runs before a forward in decoding: the whole network. A short span behind anything else takes longer.
-        self._forward(batch, 1, context, 0, self.n_layers, 1)
+        self._warm(batch, context)
         samples: list[Sample] = []
         out = None
         for first, last in spans:
@@ -174,12 +183,21 @@ class Bench:
 
     def _drafts(self, episode: Episode) -> list[Sample]:
         batch, exit_layer, context = episode.batch, episode.layer, episode.context
+        self._warm(batch, context)
         records = [self.draft(batch, exit_layer, context, length) for length in ROWS]
         return [
             sample
             for record in records
             for sample in (*of_drafts(record, batch, exit_layer, context), *behind_verifications(record, self.n_layers))
         ]
+
+
+def warm(clock: Clock, run: Callable[[], object]) -> None:
+    """Run it, and again until `WARM_MS` have passed."""
+    spent_ms = 0.0
+    while spent_ms < WARM_MS:
+        ms, _ = clock.timed(run)
+        spent_ms += max(ms, WARM_MS / 100)  # a clock that stands still ends it too
 
 
 def _judge(logits: Any, batch: int, tokens: int) -> None:

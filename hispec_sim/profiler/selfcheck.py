@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from statistics import median
 
@@ -20,6 +21,7 @@ from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
 from hispec_sim.profiler.checks import DECODES, FORWARDS, Check
 from hispec_sim.profiler.decoded import decode_ms, first_checked
+from hispec_sim.profiler.forwards import warm
 from hispec_sim.profiler.moments import AnyMoment, Moments
 from hispec_sim.profiler.prompts import Split, prompt_set
 from hispec_sim.profiler.token_pool import TokenPool
@@ -173,7 +175,7 @@ class SelfCheck:
         self.spent_s += self._clock.now_s() - began_s - (self._moments.lost_s - lost_s)
 
     def _forwards(self) -> list[tuple[_Shape, float]]:
-        """All spans in random order, thrice, with their milliseconds; the first time warms up."""
+        """All spans in random order, twice, each behind a loop of tokens through all layers; their milliseconds."""
         found = []
         if not self._cached:
             exits = [*self._ranges.exits, self._network.config.shape.n_layers // 2]
@@ -181,12 +183,12 @@ class SelfCheck:
                 batch: CachedNetwork(self._network, slots=batch, max_tokens=self._ranges.longest, exits=exits)
                 for batch in self._ranges.batches
             }
-        for again in range(3):
+        for _ in range(2):
             for index in self._rng.permutation(len(self._shapes)).tolist():
                 shape = self._shapes[index]
-                ms = self._forward_ms(shape)
-                if again:
-                    found.append((shape, ms))
+                token = replace(shape, tokens=1, first=0, last=self._network.config.shape.n_layers, read=True)
+                warm(self._clock, partial(self._forward_ms, token))
+                found.append((shape, self._forward_ms(shape)))
         return found
 
     def _forward_ms(self, shape: _Shape) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from fake_device import (
     CHOOSE_MS,
     COMMIT_MS,
@@ -14,6 +16,7 @@ from fake_device import (
     N_LAYERS,
     VOCABULARY,
     FakeClock,
+    FakeForwards,
     behind_ms,
     embedding_ms,
     exit_head_ms,
@@ -24,6 +27,7 @@ from fake_device import (
 )
 
 from hispec_sim.latency import LatencyProfile, NetworkCost, Provenance
+from hispec_sim.models.cache import Piece
 from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.fit import fit
 from hispec_sim.profiler.forwards import Episode, Kind, Point, What
@@ -52,6 +56,31 @@ def test_a_verification_is_timed_behind_one_token():
     for tokens, whole_at in ((1, -1), (4, 0)):
         spans = [point for point, _ in bench.play(Episode(Kind.PASS, 1, tokens, 64)) if point.what is What.SPAN]
         assert [(point.first_layer, point.last_layer) for point in spans].index((0, N_LAYERS)) == whole_at % len(spans)
+
+
+def test_scenes_begin_with_what_they_read_in_the_caches():
+    """As decoding does, which has gone on for long. What is read anew takes longer for thirty milliseconds."""
+
+    @dataclass
+    class Caching(FakeForwards):
+        held: tuple[int, int] = (0, 0)
+        cold_until_s: float = 0.0
+
+        def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> torch.Tensor | None:
+            read = (len(pieces), pieces[0].position + pieces[0].tokens)
+            if read != self.held:
+                self.held, self.cold_until_s = read, self.clock.seconds + 0.03
+            if self.clock.seconds < self.cold_until_s:
+                self.clock.spend(1.0)
+            return super().forward(first_layer, last_layer, pieces)
+
+    clock = FakeClock()
+    bench = fake_bench(clock)
+    caching = Caching(clock)
+    cold = replace(bench, networks=dict.fromkeys(bench.networks, caching))
+    for context in (8, 128, 8):
+        episode = Episode(Kind.PASS, 1, 2, context)
+        assert [ms for _, ms in cold.play(episode)] == pytest.approx([ms for _, ms in bench.play(episode)])
 
 
 def test_every_part_is_found_again():
