@@ -1,4 +1,5 @@
-"""Rows of a profile that no scene measured: contexts too short, long prompts of batches, later pieces of prompts."""
+"""Rows of a profile that no scene measured: contexts too short, long prompts of batches, all sequences of a batch but
+one, later pieces of prompts."""
 
 from __future__ import annotations
 
@@ -49,6 +50,28 @@ def prompts_of_all_batches(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
         slope = (many.ms - few.ms) / (many.query_tokens - few.query_tokens)
         ms = many.ms + max(0.0, slope) * (most - many.query_tokens)
         found.append(_derived("embedding", 1, most, None, ms))
+    return found
+
+
+def all_but_one(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
+    """A part of a batch takes its sequences out of the caches, the whole batch finds them there: what a measured part
+    takes beyond the line between one sequence and all of them grows with its sequences, up to all but one. `rows`: of
+    any ops, of which prompts' are left out, for these come one at a time; without a measured part of at least two
+    sequences, or with this one, nothing is added."""
+    batches = sorted({row.batch for row in rows})
+    whole, parts = batches[-1], [batch for batch in batches[:-1] if batch > 1]
+    if not parts or parts[-1] == whole - 1:
+        return []
+    part, at = parts[-1], {(row.op, row.query_tokens, row.context, row.batch): row.ms for row in rows}
+    found = []
+    shapes = dict.fromkeys((row.op, row.query_tokens, row.context) for row in rows if row.op != "layer_prefill")
+    for op, tokens, context in shapes:
+        known = {batch: at.get((op, tokens, context, batch)) for batch in (1, part, whole)}
+        one, some, all_ = known[1], known[part], known[whole]
+        if one is not None and some is not None and all_ is not None:
+            line_part, line = np.interp([part, whole - 1], [1, whole], [one, all_])
+            ms = max(float(line) / 2, float(line + (some - line_part) * (whole - 1) / part))
+            found.append(_derived(op, whole - 1, tokens, context, ms))
     return found
 
 

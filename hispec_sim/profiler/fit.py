@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hispec_sim.latency.ops import exit_head_op, gap_op, repeat_op, shortlist_op
 from hispec_sim.latency.profile import ProfileRow
 from hispec_sim.profiler.context_lines import Curve, drawn
-from hispec_sim.profiler.filling import filled, prompts_of_all_batches, shorter
+from hispec_sim.profiler.filling import all_but_one, filled, prompts_of_all_batches, shorter
 from hispec_sim.profiler.forwards import Point, What
 from hispec_sim.profiler.measure import relative_error
 from hispec_sim.profiler.parts import LEAST_MS, Part, solve
@@ -70,6 +70,7 @@ def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequenc
         *_exit_heads(times, parts),
         *_shortlists(times),
     ]
+    rows += all_but_one(rows)
     loop = _loop(times, means)
     rows += [*loop, *_behind_drafts(times, means, {row.batch: row.ms for row in loop if row.op == "host"})]
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)), late)
