@@ -40,6 +40,11 @@ class PromptCaches:
         here."""
         network.copy_slot(slot, self._standing(tuple(tokens)), len(tokens))
 
+    def run_last(self, tokens: Sequence[int]) -> None:
+        """Push the last of these tokens through all layers once more. Their caches hold the same as before."""
+        cached = self._standing(tuple(tokens))
+        cached.forward(0, self._depths[-1], [Piece(0, len(tokens) - 1, 1, 1, tokens[-1:])])
+
     def _standing(self, tokens: tuple[int, ...]) -> CachedNetwork:
         if tokens in self._kept:
             self._kept.move_to_end(tokens)

@@ -187,7 +187,7 @@ class SelfCheck:
             for index in self._rng.permutation(len(self._shapes)).tolist():
                 shape = self._shapes[index]
                 token = replace(shape, tokens=1, first=0, last=self._network.config.shape.n_layers, read=True)
-                warm(self._clock, partial(self._forward_ms, token))
+                warm(self._clock.now_s, partial(self._forward_ms, token))
                 found.append((shape, self._forward_ms(shape)))
         return found
 

@@ -16,6 +16,7 @@ from hispec_sim.execute.generate import Settings, generate
 from hispec_sim.execute.prompt_caches import PromptCaches
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.loading import LoadedModel
+from hispec_sim.profiler.forwards import warm
 from hispec_sim.profiler.prompts import Text
 from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, Observation, Shape, matched_shares
@@ -30,7 +31,8 @@ def observe(
     prompt_caches: PromptCaches | None = None,
 ) -> Observation:
     """Decode the prompts greedily, each to the full length, after a prefill of its own or, with `prompt_caches`, from
-    those. Raises InputError where they do not fit the network."""
+    those and as if decoding had gone on for a while: with the network in the processor's caches. Raises InputError
+    where the prompts do not fit the network."""
     cascade = configuration.cascade(network.config.shape.n_layers)
     new_tokens = configuration.max_new_tokens
     decoder = Decoder(
@@ -40,6 +42,8 @@ def observe(
         max_tokens=max(map(len, prompts)) + new_tokens,
         clock_s=clock_s,
     )
+    if prompt_caches and len(prompts[0]) > 1:
+        warm(time.perf_counter, lambda: prompt_caches.run_last(prompts[0][:-1]))
     outputs, record = decoder.decode(
         prompts,
         new_tokens,

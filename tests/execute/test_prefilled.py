@@ -65,8 +65,9 @@ def test_prompts_are_prefilled_once_for_all_cascades(bonus: Bonus, monkeypatch: 
         (alone, record), (copied, same) = found
         assert copied == alone
         assert [each.forwards for each in same.sequences] == [each.forwards for each in record.sequences]
+        kept.run_last(PROMPTS[0][:-1])
     assert prefilled == [len(prompt) - 1 for prompt in PROMPTS]
-    for prompt in ([5, 5, 5], PROMPTS[1][:-1], PROMPTS[0][:-1]):
+    for prompt in ([5, 5, 5], PROMPTS[0][:-1], PROMPTS[1][:-1]):
         kept.fill(CachedNetwork(network, slots=1, max_tokens=40, exits=[1]), 0, prompt)
     assert prefilled == [5, 5, 3, 5], "the prompt that was used last is kept, the other was dropped"
 
