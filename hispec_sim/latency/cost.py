@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hispec_sim.errors import InputError
 from hispec_sim.latency.gaps import Gaps
+from hispec_sim.latency.in_loop import InLoop
 from hispec_sim.latency.interpolation import OpInterpolator
-from hispec_sim.latency.ops import exit_head_op, repeated_layers_of, shortlist_of
+from hispec_sim.latency.ops import exit_head_op, shortlist_of
 from hispec_sim.latency.profile import LatencyProfile
 
 ALL_REDUCES = ("custom", "nccl")
@@ -83,11 +84,8 @@ class NetworkCost:
         }
         heads = {size: op for name, op in self._ops.items() if (size := shortlist_of(name)) is not None}
         self._heads = {size: heads[size] for size in sorted(heads)} | {profile.network.vocab_size: self._ops["lm_head"]}
-        self._repeats = {
-            read: {n: op for name, op in self._ops.items() if (n := repeated_layers_of(name, read=read)) is not None}
-            for read in (False, True)
-        }
         self._gaps = Gaps(self._ops, self._n_layers)
+        self._in_loop = InLoop(self._ops, self._n_layers, self._usual_ms)
         self.pads = "forward" in self._ops
         self._label = label
         self._whole_layer = "layer" in self._ops
@@ -157,6 +155,35 @@ class NetworkCost:
                 f"got batch {batch}, tokens {tokens}, logits {logits}"
             )
         contexts = np.asarray(context, dtype=np.float64)
+        parts = self._usual_parts_ms(first_layer, last_layer, batch, tokens, logits, contexts, shortlist)
+        saved_ms = self._in_loop.saved_ms(first_layer, last_layer, batch, tokens, logits, contexts, in_row)
+        if saved_ms is not None:
+            usual_ms = sum(ms for part, ms in parts.items() if part != "host")
+            kept = np.maximum(0.0, 1 - saved_ms / usual_ms)
+            parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
+        n_layers = last_layer - first_layer
+        parts["host"] += self._gaps.ms(layers=n_layers, batch=batch, rows=logits / batch, in_row=in_row)
+        parts["host"] += self.host.per_forward_ms
+        return parts
+
+    def _usual_ms(
+        self, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The sum of a forward's parts."""
+        parts = self._usual_parts_ms(first_layer, last_layer, batch, tokens, logits, context, None)
+        return np.asarray(sum(ms for part, ms in parts.items() if part != "host"))
+
+    def _usual_parts_ms(
+        self,
+        first_layer: int,
+        last_layer: int,
+        batch: int,
+        tokens: int,
+        logits: int,
+        contexts: NDArray[np.float64],
+        shortlist: int | None,
+    ) -> dict[str, NDArray[np.float64]]:
+        """The parts by themselves, without the gap behind them."""
         parts = {part: np.zeros(contexts.shape) for part in PARTS}
         n_layers = last_layer - first_layer
         if first_layer == 0:
@@ -175,68 +202,7 @@ class NetworkCost:
                 parts["exit_head"] += self._on_grid(exit_head_op(last_layer), batch, tokens, contexts)
         if "forward" in self._ops:
             parts["forward"] += self._ops["forward"].at(batch, tokens / batch, 1.0)
-        parts["host"] += self._gaps.ms(layers=n_layers, batch=batch, rows=logits / batch, in_row=in_row)
-        if in_row is not None and self._repeats[True] and self._repeats[False]:
-            usual_ms = sum(ms for part, ms in parts.items() if part != "host")
-            saved_ms = self._saved_ms(first_layer, last_layer, in_row, batch, tokens, contexts, read=logits > 0)
-            kept = np.maximum(0.0, 1 - saved_ms / usual_ms)
-            parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
-        parts["host"] += self.host.per_forward_ms
         return parts
-
-    def _saved_ms(
-        self,
-        first_layer: int,
-        last_layer: int,
-        in_row: int,
-        batch: int,
-        tokens: int,
-        contexts: NDArray[np.float64],
-        *,
-        read: bool,
-    ) -> NDArray[np.float64]:
-        """How much less a forward of a row takes than its parts. From layer 0: what a `repeat_L` does. A verification
-        finds the heads as the drafts before it have left theirs, of which it has about as many as tokens, even where
-        they take more than their parts; and its own layers as its own runs before it have: what they save a longer
-        `repeat_L` beyond a shorter one, which may fit into a cache that the longer does not."""
-
-        def saved(depth: int, place: float, *, read: bool) -> NDArray[np.float64]:
-            return self._repeat_saved_ms(depth, place, batch, contexts, read=read)
-
-        if not first_layer:
-            return saved(last_layer, in_row, read=read)
-        drafted = max(2.0, tokens / batch)
-        head_ms = saved(first_layer, drafted, read=True) - saved(first_layer, drafted, read=False)
-        layers_ms = saved(last_layer, in_row, read=False) - saved(first_layer, in_row, read=False)
-        return np.asarray(head_ms * read + np.maximum(0.0, layers_ms) * (in_row > 1))
-
-    def _repeat_saved_ms(
-        self, depth: int, in_row: float, batch: int, contexts: NDArray[np.float64], *, read: bool
-    ) -> NDArray[np.float64]:
-        """What a `repeat_L` takes less than its parts, linear between the lengths L that the profile has and up to the
-        whole network, where it is nothing."""
-        lengths = sorted([*self._repeats[read], self._n_layers])
-        upper = next((length for length in lengths if length >= depth), lengths[-1])
-        lower = max((length for length in lengths if length <= depth), default=lengths[0])
-        weight = (depth - lower) / (upper - lower) if upper > lower else 0.0
-        saved_ms = np.zeros(contexts.shape)
-        for length, share in ((lower, 1 - weight), (upper, weight)):
-            if share and length < self._n_layers:
-                saved_ms += share * self._measured_saving_ms(length, in_row, batch, contexts, read=read)
-        return saved_ms
-
-    def _measured_saving_ms(
-        self, length: int, in_row: float, batch: int, contexts: NDArray[np.float64], *, read: bool
-    ) -> NDArray[np.float64]:
-        """The same for a length that the profile has, at the nearest place in the row that it has."""
-        op = self._repeats[read][length]
-        known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
-        usual = self.parts_ms(
-            first_layer=0, last_layer=length, batch=batch, tokens=batch, logits=batch * read, context=known
-        )
-        usual_ms = sum(ms for part, ms in usual.items() if part != "host")
-        place = float(np.clip(in_row, op.table.query_tokens[0], op.table.query_tokens[-1]))
-        return np.interp(contexts, known, np.asarray(usual_ms - op.at(batch, place, known)))
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:
         """Reading out `logits` rows for the whole vocabulary or a shortlist of it.

@@ -26,8 +26,8 @@ OPS: tuple[str, ...] = (*TOKEN_OPS, *GRID_OPS, *STEP_OPS)
 LAYER_OPS: tuple[str, ...] = ("layer", "layer_linear", "attention")
 """Those that most of a forward's time goes to."""
 
-_NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat|silent_repeat|host|choose)_([1-9][0-9]{0,8})")
-_GRID_WITH_LAYERS = ("exit_head", "repeat", "silent_repeat")
+_NUMBERED_OP = re.compile(r"(lm_head|exit_head|repeat|silent_repeat|verify|host|choose)_([1-9][0-9]{0,8})")
+_GRID_WITH_LAYERS = ("exit_head", "repeat", "silent_repeat", "verify")
 _STEP_WITH_LAYERS = ("host", "choose")
 
 
@@ -60,6 +60,17 @@ def repeat_op(n_layers: int, *, read: bool) -> str:
 def repeated_layers_of(op: str, *, read: bool) -> int | None:
     """How many layers a `repeat_L` or `silent_repeat_L` goes through; None for every other op."""
     return _number_of("repeat" if read else "silent_repeat", op)
+
+
+def verify_op(exit_layer: int) -> str:
+    """The grid op of the target's forward from an exit on, behind rows of drafts by that exit: `verify_8`. All its
+    query tokens are read out."""
+    return f"verify_{exit_layer}"
+
+
+def resumed_layer_of(op: str) -> int | None:
+    """The exit layer of a `verify_L`; None for every other op."""
+    return _number_of("verify", op)
 
 
 def gap_op(n_layers: int, *, read: bool) -> str:

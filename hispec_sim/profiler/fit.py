@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hispec_sim.latency.ops import exit_head_op, gap_op, repeat_op, shortlist_op
+from hispec_sim.latency.ops import exit_head_op, gap_op, repeat_op, shortlist_op, verify_op
 from hispec_sim.latency.profile import ProfileRow
 from hispec_sim.profiler.context_lines import Curve, drawn
 from hispec_sim.profiler.filling import all_but_one, filled, prompts_of_all_batches, shorter
@@ -67,6 +67,7 @@ def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequenc
     rows = [
         *filled(prompts_of_all_batches(rows)),
         *_repeats(times, means),
+        *_verifications(times, means),
         *_exit_heads(times, parts),
         *_shortlists(times),
     ]
@@ -146,6 +147,15 @@ def _repeats(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list
     found = {p: (means[p], each.error) for p, each in times.items() if p.what is What.REPEAT}
     return [
         _row((repeat_op(p.last_layer, read=p.logits > 0), p.batch, p.query_tokens, p.context), ms, times[p])
+        for p, ms in _drawn(found, lambda p: replace(p, context=0), lambda p: p.context).items()
+    ]
+
+
+def _verifications(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list[ProfileRow]:
+    """Forwards of the target behind rows of drafts, drawn and averaged as those rows are."""
+    found = {p: (means[p], each.error) for p, each in times.items() if p.what is What.VERIFY}
+    return [
+        _row((verify_op(p.first_layer), p.batch, p.query_tokens, p.context), ms, times[p])
         for p, ms in _drawn(found, lambda p: replace(p, context=0), lambda p: p.context).items()
     ]
 

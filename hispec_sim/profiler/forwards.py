@@ -25,6 +25,7 @@ class What(StrEnum):
 
     SPAN = "span"  # a forward
     REPEAT = "repeat"  # a forward of one token from layer 0 to an exit; query_tokens: which one behind the target's
+    VERIFY = "verify"  # a forward from an exit to the last layer, behind a row of drafts by that exit
     EXIT_HEAD = "exit_head"  # a forward that is read out, less the same without reading out
     SHORTLIST = "shortlist"  # the same for a shortlist's LM head
     JUDGE = "judge"  # greedy choices of all sequences
@@ -53,6 +54,7 @@ class Kind(StrEnum):
     """What happens in an episode."""
 
     PASS = "pass"  # all spans in turn, then all layers at once, then the choices from their logits
+    VERIFY = "verify"  # a forward from an exit to the last layer, behind a row of drafts by that exit
     EXIT_HEAD = "exit_head"  # one exit read out through its head, at every context
     SHORTLIST = "shortlist"
     DECODE = "decode"  # prompts decoded by the executor, for the time between forwards
@@ -188,7 +190,11 @@ class Bench:
         return [
             sample
             for record in records
-            for sample in (*of_drafts(record, batch, exit_layer, context), *behind_verifications(record, self.n_layers))
+            for sample in (
+                *of_drafts(record, batch, exit_layer, context),
+                *of_verifications(record, self.n_layers, context),
+                *behind_verifications(record, self.n_layers),
+            )
         ]
 
 
@@ -238,6 +244,20 @@ def of_drafts(record: Record, batch: int, exit_layer: int, context: int) -> list
                 what, place = (What.DRAFTED, nth) if read else (What.CAUGHT_UP, 1)
                 samples.append((Point(what, batch, place, last_layer=exit_layer), gap_ms))
     return samples
+
+
+def of_verifications(record: Record, n_layers: int, context: int) -> list[Sample]:
+    """The target's forward behind each row of drafts but the first, where all sequences of the batch run."""
+    found = [forward for forward in record.device if forward.last_layer == n_layers and forward.first_layer]
+    batch = max((forward.batch for forward in found), default=0)
+    return [
+        (
+            Point(What.VERIFY, batch, f.longest, context, f.first_layer, n_layers, f.logits // batch),
+            f.duration_ms,
+        )
+        for f in found[1:]
+        if f.batch == batch
+    ]
 
 
 def behind_verifications(record: Record, n_layers: int) -> list[Sample]:

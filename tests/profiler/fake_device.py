@@ -111,16 +111,21 @@ def behind_ms(layers: int, nth: int | None) -> float:
     return HOST_MS * share if nth is None else HOST_MS + CHOOSE_MS * (share if nth == 1 else share / 2)
 
 
-def fake_drafts(forwards: FakeForwards, batch: int, layers: int, context: int, length: int) -> Record:
-    """Four rows; the first is to be left out, and so is what one sequence alone does."""
+def fake_drafts(forwards: FakeForwards, seldom_ms: float, batch: int, layers: int, context: int, length: int) -> Record:
+    """Four rows; the first is to be left out, and so is what one sequence alone does. Verifications take `seldom_ms`
+    more, or a part of it, the less the fewer layers they have."""
     record, clock, began = Record(), forwards.clock, forwards.clock.seconds
 
     def run(first: int, last: int, sequences: int, logits: int, gap_ms: float) -> None:
-        at = clock.seconds
-        forwards.forward(first, last, [Piece(i, context - 1, 1, logits, [0]) for i in range(sequences)])
+        at, tokens = clock.seconds, max(1, logits)
+        pieces = [Piece(i, context - tokens, tokens, logits, [0] * tokens) for i in range(sequences)]
+        forwards.forward(first, last, pieces)
+        clock.spend(seldom_ms * (1 - first / N_LAYERS) if first else 0.0)
         ms, at_ms = 1000 * (clock.seconds - at), 1000 * (at - began)
         rows = sequences * logits
-        record.device.append(DeviceForward("n", first, last, sequences, sequences, rows, None, ms, at_ms, 1))
+        record.device.append(
+            DeviceForward("n", first, last, sequences, sequences * tokens, rows, None, ms, at_ms, tokens)
+        )
         clock.spend(gap_ms)
 
     for row in range(4):
@@ -134,7 +139,7 @@ def fake_drafts(forwards: FakeForwards, batch: int, layers: int, context: int, l
     return record
 
 
-def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0) -> Bench:
+def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0, seldom_ms: float = 0.0) -> Bench:
     cuts = cuts_of(grid.n_layers, (3,))
     networks = {b: FakeForwards(clock, saved_ms) for b in range(1, grid.batches[-1] + 1)}
     bench = Bench(
@@ -146,7 +151,7 @@ def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0) ->
         grid.contexts,
         short_exits(grid.shortlists, cuts, grid.head_exits),
         fake_record,
-        lambda batch, *row: fake_drafts(networks[batch], batch, *row),
+        lambda batch, *row: fake_drafts(networks[batch], seldom_ms, batch, *row),
     )
     for batch in grid.batches:
         bench.fill(batch, grid.contexts[-1])

@@ -39,9 +39,9 @@ from hispec_sim.profiler.plan import Grid
 NETWORK = NetworkSpec("n", N_LAYERS, 8, 2, 2, 4, 16, VOCABULARY)
 
 
-def measured(grid: Grid = GRID, *, saved_ms: float = 0.0) -> dict[Point, list[float]]:
+def measured(grid: Grid = GRID, *, saved_ms: float = 0.0, seldom_ms: float = 0.0) -> dict[Point, list[float]]:
     """Every episode played three times."""
-    bench, samples = fake_bench(FakeClock(), grid, saved_ms=saved_ms), {}
+    bench, samples = fake_bench(FakeClock(), grid, saved_ms=saved_ms, seldom_ms=seldom_ms), {}
     for episode in 3 * grid.episodes():
         for point, ms in bench.play(episode):
             samples.setdefault(point, []).append(ms)
@@ -167,6 +167,19 @@ def test_a_forward_in_a_row_costs_what_was_measured_of_such():
             saved_ms = sum(float(usual[part] - row[part]) for part in usual if part != "host")
             deepest = min(place, 8 if logits else 9)
             assert saved_ms == pytest.approx(0.5 * (1 - last / N_LAYERS) * (1 - 1 / deepest), abs=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("first", [1, 3, 8, 10])
+def test_the_target_comes_by_seldom(first, batch):
+    """Behind rows of drafts a verification does not find its layers in the caches, as one behind its like does."""
+    at = {"first_layer": first, "batch": batch, "tokens": 3 * batch, "context": 64}
+    usual, seldom = (
+        NetworkCost(profile(measured(seldom_ms=ms)), tensor_parallel=1).parts_ms(**at, last_layer=12, logits=3 * batch)
+        for ms in (0.0, 0.6)
+    )
+    more_ms = sum(float(seldom[part] - usual[part]) for part in usual)
+    assert more_ms == pytest.approx(0.6 * (1 - first / N_LAYERS), abs=1e-9)
 
 
 @pytest.mark.parametrize("place", [None, 1, 2, 4, 20])

@@ -1,0 +1,113 @@
+"""What a forward takes less, or more, in a decode loop than the sum of its parts: rows of drafts find their layers in
+the processor's caches, and the target, which comes by seldom, does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hispec_sim.latency.interpolation import OpInterpolator
+from hispec_sim.latency.ops import repeated_layers_of, resumed_layer_of
+
+Floats = NDArray[np.float64]
+
+
+class Usual(Protocol):
+    """The sum of a forward's parts in milliseconds, by context; the time between forwards apart."""
+
+    def __call__(
+        self, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: Floats
+    ) -> Floats: ...
+
+
+class InLoop:
+    """The rows `repeat_L`, `silent_repeat_L` and `verify_L` of a profile, if it has them, against `usual`."""
+
+    def __init__(self, ops: Mapping[str, OpInterpolator], n_layers: int, usual: Usual) -> None:
+        self._n_layers, self._usual = n_layers, usual
+        self._repeats = {
+            read: {n: op for name, op in ops.items() if (n := repeated_layers_of(name, read=read)) is not None}
+            for read in (False, True)
+        }
+        self._resumed = {n: op for name, op in ops.items() if (n := resumed_layer_of(name)) is not None}
+
+    def saved_ms(
+        self,
+        first_layer: int,
+        last_layer: int,
+        batch: int,
+        tokens: int,
+        logits: int,
+        contexts: Floats,
+        in_row: int | None,
+    ) -> Floats | None:
+        """How much less than its parts a forward takes, by context; None where nothing is known. `in_row` as
+        `NetworkCost.forward_ms`."""
+        if first_layer and last_layer == self._n_layers and logits and self._resumed:
+            return self._saved_resuming_ms(first_layer, batch, tokens, contexts)
+        if in_row is not None and self._repeats[True] and self._repeats[False]:
+            return self._saved_in_row_ms(first_layer, last_layer, in_row, batch, tokens, contexts, read=logits > 0)
+        return None
+
+    def _saved_resuming_ms(self, first_layer: int, batch: int, tokens: int, contexts: Floats) -> Floats:
+        """The target's verification from an exit on: what a `verify_L` does, at the nearest number of query tokens that
+        the profile has."""
+
+        def saved(length: int) -> Floats:
+            op = self._resumed[length]
+            query_tokens = float(np.clip(tokens / batch, op.table.query_tokens[0], op.table.query_tokens[-1]))
+            known = np.asarray(op.table.context, dtype=np.float64)
+            rows = round(batch * query_tokens)
+            usual_ms = self._usual(length, self._n_layers, batch, rows, rows, known)
+            return np.interp(contexts, known, usual_ms - op.at(batch, query_tokens, known))
+
+        return self._between(self._resumed, first_layer, saved, contexts)
+
+    def _saved_in_row_ms(
+        self, first_layer: int, last_layer: int, in_row: int, batch: int, tokens: int, contexts: Floats, *, read: bool
+    ) -> Floats:
+        """A forward of a row. From layer 0: what a `repeat_L` does. A verification
+        finds the heads as the drafts before it have left theirs, of which it has about as many as tokens, even where
+        they take more than their parts; and its own layers as its own runs before it have: what they save a longer
+        `repeat_L` beyond a shorter one, which may fit into a cache that the longer does not."""
+
+        def saved(depth: int, place: float, *, read: bool) -> Floats:
+            return self._between(
+                self._repeats[read],
+                depth,
+                lambda length: self._saved_repeating_ms(length, place, batch, contexts, read=read),
+                contexts,
+            )
+
+        if not first_layer:
+            return saved(last_layer, in_row, read=read)
+        drafted = max(2.0, tokens / batch)
+        head_ms = saved(first_layer, drafted, read=True) - saved(first_layer, drafted, read=False)
+        layers_ms = saved(last_layer, in_row, read=False) - saved(first_layer, in_row, read=False)
+        return np.asarray(head_ms * read + np.maximum(0.0, layers_ms) * (in_row > 1))
+
+    def _saved_repeating_ms(self, length: int, in_row: float, batch: int, contexts: Floats, *, read: bool) -> Floats:
+        """What a `repeat_L` takes less than its parts, at the nearest place in the row that the profile has."""
+        op = self._repeats[read][length]
+        known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
+        usual_ms = self._usual(0, length, batch, batch, batch * read, known)
+        place = float(np.clip(in_row, op.table.query_tokens[0], op.table.query_tokens[-1]))
+        return np.interp(contexts, known, usual_ms - op.at(batch, place, known))
+
+    def _between(
+        self, known: Mapping[int, object], depth: int, saved: Callable[[int], Floats], contexts: Floats
+    ) -> Floats:
+        """What is saved at a depth, linear between those that the profile has and up to the whole network, where it is
+        nothing."""
+        depths = sorted([*known, self._n_layers])
+        upper = next((each for each in depths if each >= depth), depths[-1])
+        lower = max((each for each in depths if each <= depth), default=depths[0])
+        weight = (depth - lower) / (upper - lower) if upper > lower else 0.0
+        total_ms = np.zeros(contexts.shape)
+        for each, share in ((lower, 1 - weight), (upper, weight)):
+            if share and each < self._n_layers:
+                total_ms += share * saved(each)
+        return total_ms
