@@ -81,6 +81,27 @@ def test_what_a_repeat_saves_is_saved_in_a_row():
         assert less_ms == pytest.approx(at_2 - silent)
 
 
+@pytest.mark.parametrize(("first", "share"), [(1, 1.0), (2, 1.0), (3, 0.5), (4, 0.0), (6, 0.0)])
+@pytest.mark.parametrize(("tokens", "at_tokens"), [(1, 2), (2, 2), (5, 5), (9, 5)])
+def test_the_target_takes_what_it_takes_behind_drafts(first, share, tokens, at_tokens):
+    """From an exit on; linear between exits, as of the nearest number of tokens, and only where it is read out."""
+    usual = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
+    rows = []
+    for exit_layer, batch, n, context in product((2, 4), (1, 4), (2, 5), (1, 64, 1024)):
+        at = {"first_layer": exit_layer, "last_layer": 8, "batch": batch, "tokens": batch * n, "context": context}
+        parts = usual.parts_ms(**at, logits=batch * n)
+        more_ms = n / 10 if exit_layer == 2 else 0.0
+        ms = more_ms + sum(float(ms) for part, ms in parts.items() if part != "host")
+        rows.append(ProfileRow(f"verify_{exit_layer}", 1, batch, n, context, ms, "measured", ms, ms, 5))
+    seldom = NetworkCost(make_profile(loop_rows() + rows), tensor_parallel=1)
+    at = {"first_layer": first, "last_layer": 8, "batch": 4, "tokens": 4 * tokens, "context": 64}
+    for logits, expected in ((4 * tokens, share * at_tokens / 10), (0, 0.0)):
+        more_ms = float(seldom.forward_ms(**at, logits=logits) - usual.forward_ms(**at, logits=logits))
+        assert more_ms == pytest.approx(expected, abs=1e-9)
+    early = {"first_layer": first, "last_layer": 7, "batch": 4, "tokens": 4 * tokens, "context": 64}
+    assert seldom.forward_ms(**early, logits=4) == usual.forward_ms(**early, logits=4)
+
+
 def test_heads_that_take_more_in_a_row_do_so_for_verifications_too():
     cost = NetworkCost(
         make_profile(loop_rows() + repeats(2, share=1.2) + repeats(2, share=1.0, read=False)), tensor_parallel=1
