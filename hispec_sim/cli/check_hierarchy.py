@@ -19,9 +19,14 @@ from hispec_sim.published.points import Point, published_points
 from hispec_sim.report.folder import check_free, move_in
 from hispec_sim.report.hierarchy_figures import draw_hierarchy
 
+SHOWN = ("reference, exits 2 and 10", "reference on a Xeon, exits 2 and 10")
+"""Points whose prices stand for those of other exits of their network."""
+
 
 def hierarchy_command(
-    profiles: Annotated[Path, typer.Option(help="Folder that h100_sxm and cpu_1_thread are in.")] = Path("profiles"),
+    profiles: Annotated[Path, typer.Option(help="Folder that h100_sxm and the processors' profiles are in.")] = Path(
+        "profiles"
+    ),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results/hierarchy"),
     force: Annotated[bool, typer.Option("--force", help="Replace results that are already there.")] = False,
     odds_ratio: Annotated[
@@ -52,11 +57,11 @@ def hierarchy_command(
 
 
 def _real_panels(points: list[Point]) -> dict[str, Point]:
-    """A panel at the prices of the first point of each network that has run with two exits, but of the reference model
-    at those of its exits 2 and 10."""
+    """A panel at the prices of the first point of each network that has run with two exits, or at those of one in
+    `SHOWN`."""
     chosen: dict[str, Point] = {}
     for point in points:
-        if point.hispec is not None and (point.network not in chosen or point.name == "reference, exits 2 and 10"):
+        if point.hispec is not None and (point.network not in chosen or point.name in SHOWN):
             chosen[point.network] = point
     return {f"{network}: {point.prices}": point for network, point in chosen.items()}
 

@@ -46,7 +46,8 @@ class ProfileRow:
             numbered = (
                 "lm_head_K (a shortlist of K tokens)",
                 "exit_head_E (at exit layer E)",
-                "repeat_L (L layers again)",
+                "repeat_L and silent_repeat_L (L layers again)",
+                "verify_L (the target from layer L on, behind drafts)",
                 "host_L and choose_L (behind L layers)",
             )
             known = ", ".join((*OPS, *numbered))

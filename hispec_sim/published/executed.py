@@ -15,11 +15,19 @@ from hispec_sim.latency.profile_file import read_profile
 from hispec_sim.published.data import published_table
 from hispec_sim.published.points import BOUNDARIES, Point, Ratio
 
-EXECUTED, FOLDER = "executed", "cpu_1_thread"
-PROFILES = {"reference": "reference.csv", "smollm2": "SmolLM2-135M-Instruct.Q4_1.csv"}
+EXECUTED = "executed"
+PROFILES = {
+    "reference": "cpu_1_thread/reference.csv",
+    "reference on a Xeon": "intel_r_xeon_r_processor_1_thread/reference.csv",
+    "smollm2": "cpu_1_thread/SmolLM2-135M-Instruct.Q4_1.csv",
+}
 """The latency profile of each model on the machine that executed it."""
-TABLES = {"reference": ("reference", ""), "smollm2_prose": ("smollm2", " on prose"),
-          "smollm2_humaneval": ("smollm2", " on HumanEval")}  # fmt: skip
+TABLES = {
+    "reference": ("reference", ""),
+    "reference_xeon": ("reference on a Xeon", ""),
+    "smollm2_prose": ("smollm2", " on prose"),
+    "smollm2_humaneval": ("smollm2", " on HumanEval"),
+}
 """The model that each table is of, and what it read, where it read several things."""
 _CONTEXT = 96
 """Tokens attended to in the middle of the executed texts: prompts of 64, 64 new tokens (SmolLM2's are shorter, and
@@ -63,11 +71,11 @@ def runs_of(rows: Iterable[Mapping[str, str]]) -> list[Run]:
 
 
 def shipped_points(profiles: Path) -> Iterator[Point]:
-    """Those of the two models that come with the package, at the prices of their profiles in the folder cpu_1_thread of
-    `profiles`. Raises InputError if there are none."""
+    """Those of the two models that come with the package, at the prices of their profiles in the folder `profiles`.
+    Raises InputError if there are none."""
     exits = published_table("exits", EXECUTED)
     for name, (model, text) in TABLES.items():
-        cost = NetworkCost(read_profile(profiles / FOLDER / PROFILES[model]), tensor_parallel=1)
+        cost = NetworkCost(read_profile(profiles / PROFILES[model]), tensor_parallel=1)
         agreement = {int(row["exit_layer"]): float(row["agreement"]) for row in exits.rows if row["table"] == name}
 
         def prices(pair: tuple[int, int], cost: NetworkCost = cost) -> Prices:

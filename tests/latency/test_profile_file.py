@@ -44,13 +44,13 @@ def test_shipped_profiles_are_as_written(path):
     assert profile_text(profile).encode() == path.read_bytes()
     assert profile.network.name == path.stem
     threads = f"{profile.provenance.machine.get('threads', '')}_thread"  # a CPU's folder is whichever was measured last
-    assert path.parent.name == (profile.device if path in SHIPPED else f"cpu_{threads}")
+    assert path.parent.name == profile.device or (path not in SHIPPED and path.parent.name == f"cpu_{threads}")
     assert path in SHIPPED or profile.device.endswith(threads)
 
 
 def test_shipped_profiles_stay_small():
     assert len(SHIPPED) == 16
-    assert all(path.stat().st_size < 60_000 for path in ALL_SHIPPED if path not in SHIPPED)
+    assert all(path.stat().st_size < 80_000 for path in ALL_SHIPPED if path not in SHIPPED)
     assert sum(path.stat().st_size for path in SHIPPED) < 800_000
 
 
