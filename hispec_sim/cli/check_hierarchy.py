@@ -24,9 +24,7 @@ SHOWN = ("reference, exits 2 and 10", "reference on a Xeon, exits 2 and 10")
 
 
 def hierarchy_command(
-    profiles: Annotated[Path, typer.Option(help="Folder that h100_sxm and the processors' profiles are in.")] = Path(
-        "profiles"
-    ),
+    profiles: Annotated[Path, typer.Option(help="Folder of h100_sxm and the processors' profiles.")] = Path("profiles"),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results/hierarchy"),
     force: Annotated[bool, typer.Option("--force", help="Replace results that are already there.")] = False,
     odds_ratio: Annotated[
