@@ -18,7 +18,7 @@ from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
-from hispec_sim.profiler.forwards import ROWS, Bench
+from hispec_sim.profiler.forwards import Bench, rows_of
 from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
 from hispec_sim.profiler.token_pool import TokenPool
 
@@ -78,10 +78,15 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
     def decode(batch: int, number: int) -> Record:
         return decode_once(networks[batch], cascades(n_layers, exits)[number], batch, clock, seed)
 
+    pass_ms = dict[int, float]()
+
     def draft(batch: int, exit_layer: int, context: int, length: int) -> Record:
-        tokens = row_tokens(length)
+        if batch not in pass_ms:
+            token = [Piece(slot, grid.contexts[0] - 1, 1, 1, [0]) for slot in range(batch)]
+            pass_ms[batch] = min(clock.timed(lambda: networks[batch].forward(0, n_layers, token))[0] for _ in range(3))
+        tokens = rows_of(length, pass_ms[batch]) * (length + 1)
         first = max(1, min(context + tokens // 2, longest) - tokens)
-        return draft_rows(networks[batch], exit_layer, length, batch, clock, seed, first)
+        return draft_rows(networks[batch], exit_layer, length, batch, clock, seed, first, tokens)
 
     ids = TokenPool(np.random.default_rng(seed), network.config.shape.vocab_size)
     bench = Bench(networks, clock, n_layers, ids, cuts, grid.contexts, short, decode, draft)
@@ -124,19 +129,21 @@ class Agreeing(Greedy):
         return Verdict(len(run), Token(run[-1].token_id, level) if bonus else None) if run else verdict
 
 
-def row_tokens(length: int) -> int:
-    """New tokens of a decode by rows of so many drafts, with the verification's own."""
-    return ROWS[length] * (length + 1)
-
-
 def draft_rows(
-    network: CachedNetwork, exit_layer: int, length: int, batch: int, clock: Clock, seed: int, prompt_tokens: int
+    network: CachedNetwork,
+    exit_layer: int,
+    length: int,
+    batch: int,
+    clock: Clock,
+    seed: int,
+    prompt_tokens: int,
+    new_tokens: int,
 ) -> Record:
     """Sequences decoded side by side by rows of so many drafts of one exit, all of which are taken, each with a token
     that catches up and the target's verification behind it."""
     levels = (Level(NETWORK, exit_layer), Level(NETWORK, network.network.config.shape.n_layers, length))
-    cascade, tokens = Cascade(levels, Bonus.ALWAYS), row_tokens(length)
-    return _decoded(network, cascade, batch, clock, seed, prompt_tokens, tokens, Agreeing())
+    cascade = Cascade(levels, Bonus.ALWAYS)
+    return _decoded(network, cascade, batch, clock, seed, prompt_tokens, new_tokens, Agreeing())
 
 
 def _decoded(

@@ -80,6 +80,8 @@ ROWS = {1: 16, 2: 12, 4: 8, 8: 6}
 """Drafts between verifications, and how many such rows are decoded, the first and the last of which are not timed: the
 one meets a loop that the processor's caches do not hold yet, in the other room grows short, which takes the step graph
 some thought. What catches up behind a row is the forward of the place that follows."""
+ROWS_MS, FEWEST_ROWS = 90.0, 3
+"""Rows of a large network, whose verifications would take longer together, are fewer: it does not fit into caches."""
 
 
 WARM_MS = 60.0
@@ -196,6 +198,11 @@ class Bench:
                 *behind_verifications(record, self.n_layers),
             )
         ]
+
+
+def rows_of(length: int, pass_ms: float) -> int:
+    """How many rows of so many drafts are decoded; `pass_ms`: what one token takes through all layers."""
+    return max(FEWEST_ROWS, min(ROWS[length], int(ROWS_MS / pass_ms)))
 
 
 def warm(clock_s: Callable[[], float], run: Callable[[], object]) -> None:

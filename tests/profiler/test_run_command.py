@@ -20,8 +20,8 @@ from hispec_sim.models.exits import BlockHead
 from hispec_sim.models.files.exit_files import save_heads
 from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.profiler import checks, latency, measure, moments, selfcheck
-from hispec_sim.profiler.bench import clock_for, draft_rows, row_tokens
-from hispec_sim.profiler.forwards import PLACES, Bench, Point, What, behind_verifications, of_drafts
+from hispec_sim.profiler.bench import clock_for, draft_rows
+from hispec_sim.profiler.forwards import PLACES, Bench, Point, What, behind_verifications, of_drafts, rows_of
 from hispec_sim.profiler.latency import with_notes
 from hispec_sim.profiler.plan import Grid
 
@@ -134,14 +134,22 @@ def test_a_profile_of_another_machine_is_refused_unless_asked(profile, model, tm
 def test_rows_of_drafts_are_whole_whatever_the_target_thinks(batch, length, rows):
     """All rows of a decode but the first and the last count, all sequences side by side, and what catches up behind."""
     caches = CachedNetwork(networks()["big"], slots=batch, max_tokens=96, exits=[2])
-    record = draft_rows(caches, 2, length, batch, clock_for(networks()["big"], "wall"), 0, 16)
+    tokens = (rows + 2) * (length + 1)
+    record = draft_rows(caches, 2, length, batch, clock_for(networks()["big"], "wall"), 0, 16, tokens)
     found = Counter((p.what, p.query_tokens, p.logits) for p, _ in of_drafts(record, batch, 2, 32))
     places = [place for place in PLACES if place <= length]
     drafts = {(what, nth, int(what is What.REPEAT)): rows for what in (What.REPEAT, What.DRAFTED) for nth in places}
     assert found == drafts | {(What.REPEAT, length + 1, 0): rows, (What.CAUGHT_UP, 1, 0): rows}
     behind = Counter(p for p, _ in behind_verifications(record, networks()["big"].config.shape.n_layers))
     assert behind == {Point(What.READ, batch, length + 1): rows}
-    assert max(f.reach for f in record.device) == 16 + row_tokens(length) - 1
+    assert max(f.reach for f in record.device) == 16 + tokens - 1
+
+
+def test_rows_of_large_networks_are_few():
+    """Or verifications of a second would make a profile of many minutes."""
+    assert [rows_of(length, 5.0) for length in (1, 2, 4, 8)] == [16, 12, 8, 6]
+    assert [rows_of(length, 10.0) for length in (1, 2, 4, 8)] == [9, 9, 8, 6]
+    assert [rows_of(length, 500.0) for length in (1, 2, 4, 8)] == [3, 3, 3, 3]
 
 
 def test_ctrl_c_and_resume(model, tmp_path, capsys, monkeypatch):
