@@ -50,7 +50,7 @@ def test_shipped_profiles_are_as_written(path):
 
 def test_shipped_profiles_stay_small():
     assert len(SHIPPED) == 16
-    assert all(path.stat().st_size < 80_000 for path in ALL_SHIPPED if path not in SHIPPED)
+    assert all(path.stat().st_size < 50_000 for path in ALL_SHIPPED if path not in SHIPPED)
     assert sum(path.stat().st_size for path in SHIPPED) < 800_000
 
 
