@@ -2,8 +2,9 @@
 
 from hispec_sim.latency.cost import HostOverhead, NetworkCost
 from hispec_sim.latency.interpolation import leave_one_out
-from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance
+from hispec_sim.latency.profile import LatencyProfile, Provenance
 from hispec_sim.latency.profile_file import read_profile, write_profile
+from hispec_sim.latency.profile_row import ProfileRow
 
 __all__ = [
     "HostOverhead",

@@ -22,7 +22,8 @@ from hispec_sim.latency.grids import (
     SMOOTH_TOKENS,
     VERIFY_TOKENS,
 )
-from hispec_sim.latency.profile import LatencyProfile, Origin, ProfileRow, Provenance
+from hispec_sim.latency.profile import LatencyProfile, Provenance
+from hispec_sim.latency.profile_row import Origin, ProfileRow
 from hispec_sim.latency.shard import Shard
 from hispec_sim.networks import NetworkSpec
 

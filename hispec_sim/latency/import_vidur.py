@@ -12,7 +12,8 @@ import pandas as pd
 
 from hispec_sim.errors import InputError
 from hispec_sim.latency.grids import CONTEXTS, GEMM_TOKENS, MESSAGE_TOKENS, SMOOTH_TOKENS, VERIFY_TOKENS
-from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance
+from hispec_sim.latency.profile import LatencyProfile, Provenance
+from hispec_sim.latency.profile_row import ProfileRow
 from hispec_sim.networks import NetworkSpec
 
 LINEAR = ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj")

@@ -18,7 +18,8 @@ from typing import Any, cast
 import yaml
 
 from hispec_sim.errors import InputError
-from hispec_sim.latency.profile import LatencyProfile, Origin, ProfileRow, Provenance
+from hispec_sim.latency.profile import LatencyProfile, Provenance
+from hispec_sim.latency.profile_row import Origin, ProfileRow
 from hispec_sim.networks import NetworkSpec
 
 FORMAT = "hispec-latency-profile"

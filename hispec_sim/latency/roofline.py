@@ -27,7 +27,8 @@ from hispec_sim.latency.grids import (
     VERIFY_TOKENS,
 )
 from hispec_sim.latency.ops import shortlist_op
-from hispec_sim.latency.profile import LatencyProfile, ProfileRow, Provenance
+from hispec_sim.latency.profile import LatencyProfile, Provenance
+from hispec_sim.latency.profile_row import ProfileRow
 from hispec_sim.latency.shard import Shard
 from hispec_sim.networks import NetworkSpec
 

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hispec_sim.latency.ops import exit_head_op, gap_op, repeat_op, shortlist_op, verify_op
-from hispec_sim.latency.profile import ProfileRow
+from hispec_sim.latency.profile_row import ProfileRow
 from hispec_sim.profiler.context_lines import Curve, drawn
-from hispec_sim.profiler.filling import all_but_one, filled, prompts_of_all_batches, shorter
 from hispec_sim.profiler.forwards import Point, What
 from hispec_sim.profiler.measure import relative_error
 from hispec_sim.profiler.parts import LEAST_MS, Part, solve
@@ -63,17 +62,16 @@ def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequenc
     late = fmean(each.mean / each.median for each in spans.values())
     # A long run is priced at the sum of its times, and this mean: what has a mean of its own has it there.
     means = {point: each.mean / late for point, each in times.items()}
-    rows = [_row(part, ms, _evidence(part, spans)) for part, ms in parts.items()]
+    loop = _loop(times, means)
     rows = [
-        *filled(prompts_of_all_batches(rows)),
+        *(_row(_named(part), ms, _evidence(part, spans)) for part, ms in parts.items()),
         *_repeats(times, means),
         *_verifications(times, means),
         *_exit_heads(times, parts),
         *_shortlists(times),
+        *loop,
+        *_behind_drafts(times, means, {row.batch: row.ms for row in loop if row.op == "host"}),
     ]
-    rows += all_but_one(rows)
-    loop = _loop(times, means)
-    rows += [*loop, *_behind_drafts(times, means, {row.batch: row.ms for row in loop if row.op == "host"})]
     return Fit(tuple(rows), float(np.median(residuals)), float(np.quantile(residuals, 0.95)), late)
 
 
@@ -130,6 +128,12 @@ def _drawn(
     }
 
 
+def _named(part: Part) -> Part:
+    """The point of a part in a profile, where layers of whole prompts have a name of their own."""
+    op, batch, tokens, context = part
+    return ("layer_prefill" if op == "layer" and tokens == context else op, batch, tokens, context)
+
+
 def _row(part: Part, ms: float, evidence: Times) -> ProfileRow:
     """A measured row; its quantiles are as far from its median, relatively, as those of the evidence."""
     op, batch, tokens, context = part
@@ -160,32 +164,16 @@ def _verifications(times: Mapping[Point, Times], means: Mapping[Point, float]) -
     ]
 
 
-def _exit_head_ms(times: Mapping[Point, Times], parts: Mapping[Part, float]) -> dict[tuple[int, int, int, int], float]:
-    """Milliseconds of exit heads by exit layer, batch, query tokens and context."""
-    return {
-        (p.last_layer, p.batch, p.query_tokens, p.context): max(
-            LEAST_MS, each.median - parts["lm_head", 1, p.batch * p.logits, 0]
+def _exit_heads(times: Mapping[Point, Times], parts: Mapping[Part, float]) -> list[ProfileRow]:
+    return [
+        _row(
+            (exit_head_op(p.last_layer), p.batch, p.query_tokens, p.context),
+            max(LEAST_MS, each.median - parts["lm_head", 1, p.batch * p.logits, 0]),
+            each,
         )
         for p, each in times.items()
         if p.what is What.EXIT_HEAD
-    }
-
-
-def _exit_heads(times: Mapping[Point, Times], parts: Mapping[Part, float]) -> list[ProfileRow]:
-    rows: list[ProfileRow] = []
-    found = _exit_head_ms(times, parts)
-    contexts = sorted({context for *_, context in found})
-    for exit_layer, batch, tokens in sorted({key[:3] for key in found}):
-        op = exit_head_op(exit_layer)
-        mine = []
-        for context in contexts:
-            if (exit_layer, batch, tokens, context) not in found:
-                continue
-            evidence = times[Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)]
-            part = (op, batch, tokens, context)
-            mine.append(_row(part, found[exit_layer, batch, tokens, context], evidence))
-        rows += [*mine, *shorter(mine, [c for c in contexts if (exit_layer, batch, tokens, c) not in found])]
-    return rows
+    ]
 
 
 def _shortlists(times: Mapping[Point, Times]) -> list[ProfileRow]:

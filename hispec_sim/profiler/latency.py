@@ -35,10 +35,9 @@ METHOD = (
     "differences of forwards with and without reading out, an exit head run over the forward's own tokens; host and "
     "choose are the gaps between forwards of real decodes, those of few layers behind real rows of drafts, where the "
     "target's verifications are timed too. p10 and p90 are those of the forwards that tell most about a part, with the "
-    "pace. Derived: contexts shorter than any measured with as many query tokens (on a line), all sequences of a batch "
-    "but one (what copying a part's caches adds, in proportion), long prompts of batches, and prefill pieces behind a "
-    "prompt's "
-    "first. Rolling caches back costs nothing: they are never cut."
+    "pace. Derived when a file is read: contexts shorter than any measured with as many query tokens (on a line), all "
+    "sequences of a batch but one (what copying a part's caches adds, in proportion), long prompts of batches, and "
+    "prefill pieces behind a prompt's first. Rolling caches back costs nothing: they are never cut."
 )
 
 

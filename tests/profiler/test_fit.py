@@ -27,10 +27,10 @@ from fake_device import (
 )
 
 from hispec_sim.latency import LatencyProfile, NetworkCost, Provenance
-from hispec_sim.latency.profile import ProfileRow
+from hispec_sim.latency.completing import all_but_one, completed
+from hispec_sim.latency.profile_row import ProfileRow
 from hispec_sim.models.cache import Piece
 from hispec_sim.networks import NetworkSpec
-from hispec_sim.profiler.filling import all_but_one
 from hispec_sim.profiler.fit import fit
 from hispec_sim.profiler.forwards import Episode, Kind, Point, What
 from hispec_sim.profiler.parts import LEAST_MS
@@ -88,7 +88,8 @@ def test_scenes_begin_with_what_they_read_in_the_caches():
 def test_every_part_is_found_again():
     fitted = fit(measured())
     assert fitted.residual_p95 < 1e-9
-    rows = {row.point: row for row in fitted.rows}
+    assert all(row.origin == "measured" for row in fitted.rows)
+    rows = {row.point: row for row in completed(fitted.rows)}
     for batch in (1, 4):
         for tokens in (1, 2, 4):
             assert rows["forward", 1, batch, tokens, 0].ms == pytest.approx(fixed_ms(batch, tokens))
