@@ -27,8 +27,7 @@ from fake_device import (
 )
 
 from hispec_sim.latency import LatencyProfile, NetworkCost, Provenance
-from hispec_sim.latency.completing import all_but_one, completed
-from hispec_sim.latency.profile_row import ProfileRow
+from hispec_sim.latency.completing import completed
 from hispec_sim.models.cache import Piece
 from hispec_sim.networks import NetworkSpec
 from hispec_sim.profiler.fit import fit
@@ -243,21 +242,3 @@ def test_whole_forwards_are_priced_nearer_to_what_they_took_than_short_spans():
     parts = NetworkCost(profile(samples), tensor_parallel=1).parts_ms(**at)
     took_ms = fixed_ms(1, 1) + embedding_ms(1) + N_LAYERS * layer_ms(1, 1, 64) + head_ms(1, VOCABULARY)
     assert sum(float(ms) for part, ms in parts.items() if part != "host") == pytest.approx(took_ms, rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("batches", "derived"), [((1, 2, 4), (3,)), ((1, 2, 4, 8), (7,)), ((1, 4), ()), ((1, 3, 4), ())]
-)
-def test_a_part_of_a_batch_takes_its_sequences_out_of_the_caches(batches: tuple[int, ...], derived: tuple[int, ...]):
-    """Each of them .3 ms, which the whole batch does not; and only where one, a part and the whole were measured."""
-
-    def ms(batch: int) -> float:
-        return 1 + 0.5 * batch + 0.3 * batch * (1 < batch < batches[-1])
-
-    rows = [ProfileRow("layer", 1, batch, 2, 64, ms(batch), "measured") for batch in batches]
-    rows.append(ProfileRow("lm_head", 1, 1, 2, None, 1.0, "measured"))
-    found = all_but_one(rows)
-    assert [(row.op, row.batch, row.query_tokens, row.context, row.origin) for row in found] == [
-        ("layer", batch, 2, 64, "derived") for batch in derived
-    ]
-    assert [row.ms for row in found] == pytest.approx([ms(batch) for batch in derived])
