@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from functools import lru_cache
+from itertools import accumulate
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 256
-"""Tokens of a block."""
+BLOCK, FEW = 256, 64
+"""Tokens of a block, and of one of a small vocabulary, which has at most so many blocks."""
 UNLIKELY = 2.0**-10
 """Tokens so many times less likely than the likeliest are looked at only where the others do not hold enough."""
 
@@ -59,12 +63,16 @@ def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def drawn(weights: NDArray[np.float32], rng: np.random.Generator) -> int:
-    """The same for one row (vocab_size,) in the host's memory, where NumPy's calls cost less than tensors, and blocks
-    save time from two of them on."""
-    if len(weights) <= BLOCK:
-        return _place(weights, rng.random())
-    block = _place(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), rng.random())
-    return BLOCK * block + _place(weights[BLOCK * block : BLOCK * (block + 1)], rng.random())
+    """The same for one row (vocab_size,) in the host's memory, where NumPy's calls cost less than tensors, and Python's
+    less than NumPy's for the few blocks of a small vocabulary and the few tokens of each."""
+    size, place = (FEW, _place_of_few) if len(weights) <= FEW**2 else (BLOCK, _place)
+    first = size * place(np.add.reduceat(weights, _firsts(len(weights), size)), rng.random())
+    return first + place(weights[first : first + size], rng.random())
+
+
+@lru_cache(maxsize=8)
+def _firsts(length: int, size: int) -> NDArray[np.intp]:
+    return np.arange(0, length, size)
 
 
 def _place(weights: NDArray[np.float32], share: float) -> int:
@@ -72,10 +80,15 @@ def _place(weights: NDArray[np.float32], share: float) -> int:
     return int(sums.searchsorted(share * sums[-1], side="right"))
 
 
+def _place_of_few(weights: NDArray[np.float32], share: float) -> int:
+    sums = list(accumulate(weights.tolist()))
+    return bisect_right(sums, share * sums[-1])
+
+
 def distributions_of(logits: Tensor, temperature: float, top_p: float) -> Tensor:
     """What tokens are drawn from, (rows, vocab_size): the likeliest tokens that hold `top_p` of the probability at a
     temperature above 0."""
-    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+    probabilities = torch.softmax(logits.float() * (1 / temperature), dim=-1)
     return probabilities if top_p == 1 else nucleus(probabilities, top_p)
 
 

@@ -31,11 +31,13 @@ def test_as_often_as_the_weights_say() -> None:
     weights=st.lists(st.sampled_from([0.0, 1e-30, 1e-6, 0.1, 1.0, 3e7]), min_size=1, max_size=40).filter(any),
     share=st.sampled_from([0.0, 0.5, 1 - 2**-53]),
     block=st.sampled_from([1, 2, 256]),
+    few=st.sampled_from([1, 2, 3, 64]),
 )
-def test_a_token_without_weight_is_never_drawn(weights: list[float], share: float, block: int) -> None:
+def test_a_token_without_weight_is_never_drawn(weights: list[float], share: float, block: int, few: int) -> None:
     """Not even at the ends of the range of random numbers, in blocks or not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picking, "BLOCK", block)
+        patch.setattr(picking, "FEW", few)
         patch.setattr(picking.torch, "rand", lambda *size, **how: torch.full(size, share, dtype=torch.float64))
         token = int(draw(torch.tensor([weights]), torch.Generator()))
         rng = cast("np.random.Generator", SimpleNamespace(random=lambda: share))
@@ -44,14 +46,20 @@ def test_a_token_without_weight_is_never_drawn(weights: list[float], share: floa
     assert weights[same] > 0
 
 
-def test_of_a_large_vocabulary_too() -> None:
+@pytest.mark.parametrize(
+    ("size", "by_row"), [(16 * picking.BLOCK + 7, False), (16 * picking.BLOCK + 7, True), (2055, True)]
+)
+def test_of_a_vocabulary_in_blocks_too(size: int, by_row: bool) -> None:
     """A block first, then a token of it; the last block is not full. Within five standard errors."""
-    size, n = 16 * picking.BLOCK + 7, 20_000
-    weights = torch.zeros(size)
-    at = torch.tensor([0, 3, picking.BLOCK - 1, picking.BLOCK, 9 * picking.BLOCK + 5, size - 1])
+    n, weights = 20_000, torch.zeros(size)
+    at = torch.tensor([0, 3, picking.BLOCK - 1, picking.BLOCK, 7 * picking.BLOCK + 5, size - 1])
     weights[at] = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 1.0])
-    counts = torch.bincount(draw(weights.expand(n, size), torch.Generator().manual_seed(1)), minlength=size)
-    share = weights / weights.sum()
+    if by_row:
+        row, rng = weights.numpy(), np.random.default_rng(1)
+        tokens = torch.tensor([drawn(row, rng) for _ in range(n)])
+    else:
+        tokens = draw(weights.expand(n, size), torch.Generator().manual_seed(1))
+    counts, share = torch.bincount(tokens, minlength=size), weights / weights.sum()
     assert counts[weights == 0].sum() == 0
     assert ((counts / n - share).abs() <= 5 * (share * (1 - share) / n).sqrt()).all()
 
