@@ -3,7 +3,8 @@ the processor's caches, and the target, which comes by seldom, does not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -53,16 +54,17 @@ class InLoop:
         return None
 
     def _saved_resuming_ms(self, first_layer: int, batch: int, tokens: int, contexts: Floats) -> Floats:
-        """The target's verification from an exit on: what a `verify_L` does, at the nearest number of query tokens that
-        the profile has."""
+        """The target's verification from an exit on: what a `verify_L` does, linear between the numbers of query tokens
+        that the profile has. (Forwards are not: eight rows are one block of a matrix product, seven are not.)"""
 
         def saved(length: int) -> Floats:
-            op = self._resumed[length]
-            query_tokens = float(np.clip(tokens / batch, op.table.query_tokens[0], op.table.query_tokens[-1]))
+            op, saved_ms = self._resumed[length], np.zeros(contexts.shape)
             known = np.asarray(op.table.context, dtype=np.float64)
-            rows = round(batch * query_tokens)
-            usual_ms = self._usual(length, self._n_layers, batch, rows, rows, known)
-            return np.interp(contexts, known, usual_ms - op.at(batch, query_tokens, known))
+            for query_tokens, share in _around(op.table.query_tokens.tolist(), tokens / batch):
+                rows = round(batch * query_tokens)
+                usual_ms = self._usual(length, self._n_layers, batch, rows, rows, known)
+                saved_ms += share * np.interp(contexts, known, usual_ms - op.at(batch, query_tokens, known))
+            return saved_ms
 
         return self._between(self._resumed, first_layer, saved, contexts)
 
@@ -102,12 +104,18 @@ class InLoop:
     ) -> Floats:
         """What is saved at a depth, linear between those that the profile has and up to the whole network, where it is
         nothing."""
-        depths = sorted([*known, self._n_layers])
-        upper = next((each for each in depths if each >= depth), depths[-1])
-        lower = max((each for each in depths if each <= depth), default=depths[0])
-        weight = (depth - lower) / (upper - lower) if upper > lower else 0.0
         total_ms = np.zeros(contexts.shape)
-        for each, share in ((lower, 1 - weight), (upper, weight)):
-            if share and each < self._n_layers:
-                total_ms += share * saved(each)
+        for each, share in _around(sorted([*known, self._n_layers]), depth):
+            if each < self._n_layers:
+                total_ms += share * saved(int(each))
         return total_ms
+
+
+def _around(known: Sequence[float], at: float) -> list[tuple[float, float]]:
+    """The nearest of these increasing numbers below and above, each with its share in a number between them; one alone
+    where it is met, or nothing lies beyond."""
+    upper = bisect_left(known, at)
+    if upper == len(known) or upper == 0 or known[upper] == at:
+        return [(known[min(upper, len(known) - 1)], 1.0)]
+    share = (at - known[upper - 1]) / (known[upper] - known[upper - 1])
+    return [(known[upper - 1], 1 - share), (known[upper], share)]

@@ -82,9 +82,10 @@ def test_what_a_repeat_saves_is_saved_in_a_row():
 
 
 @pytest.mark.parametrize(("first", "share"), [(1, 1.0), (2, 1.0), (3, 0.5), (4, 0.0), (6, 0.0)])
-@pytest.mark.parametrize(("tokens", "at_tokens"), [(1, 2), (2, 2), (5, 5), (9, 5)])
+@pytest.mark.parametrize(("tokens", "at_tokens"), [(1, 2), (2, 2), (3, 3), (5, 5), (9, 5)])
 def test_the_target_takes_what_it_takes_behind_drafts(first, share, tokens, at_tokens):
-    """From an exit on; linear between exits, as of the nearest number of tokens, and only where it is read out."""
+    """From an exit on, and only where it is read out: more by what is linear between exits and numbers of tokens, and
+    as of the nearest of these beyond those that there are."""
     usual = NetworkCost(make_profile(loop_rows()), tensor_parallel=1)
     rows = []
     for exit_layer, batch, n, context in product((2, 4), (1, 4), (2, 5), (1, 64, 1024)):
