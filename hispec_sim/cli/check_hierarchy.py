@@ -19,8 +19,8 @@ from hispec_sim.published.points import Point, published_points
 from hispec_sim.report.folder import check_free, move_in
 from hispec_sim.report.hierarchy_figures import draw_hierarchy
 
-SHOWN = ("reference, exits 2 and 10", "reference on a Xeon, exits 2 and 10")
-"""Points whose prices stand for those of other exits of their network."""
+SHOWN = "exits 2 and 10"
+"""Of a network that has run with these, on every machine, they stand for the others."""
 
 
 def hierarchy_command(
@@ -55,11 +55,10 @@ def hierarchy_command(
 
 
 def _real_panels(points: list[Point]) -> dict[str, Point]:
-    """A panel at the prices of the first point of each network that has run with two exits, or at those of one in
-    `SHOWN`."""
+    """A panel at the prices of the first point of each network that has run with two exits, or of its exits `SHOWN`."""
     chosen: dict[str, Point] = {}
     for point in points:
-        if point.hispec is not None and (point.network not in chosen or point.name in SHOWN):
+        if point.hispec is not None and (point.network not in chosen or point.name == f"{point.network}, {SHOWN}"):
             chosen[point.network] = point
     return {f"{network}: {point.prices}": point for network, point in chosen.items()}
 

@@ -93,7 +93,7 @@ def test_command(tmp_path: Path) -> None:
         assert word in result.output
     names = {"hierarchy_map.csv", "hierarchy_points.csv", "hierarchy_map.png", "hierarchy_points.png"}
     assert {path.name for path in (tmp_path / "map").iterdir()} == names
-    assert pd.read_csv(tmp_path / "map" / "hierarchy_map.csv")["panel"].nunique() == 18
+    assert pd.read_csv(tmp_path / "map" / "hierarchy_map.csv")["panel"].nunique() == 19
     with pytest.raises(InputError, match="--force"):
         run()
     assert run("--force", "--odds-ratio", "1").exit_code == 0

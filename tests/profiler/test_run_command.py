@@ -8,12 +8,14 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hispec_sim.cli.main import main
+from hispec_sim.errors import InputError
 from hispec_sim.latency import NetworkCost, read_profile, write_profile
 from hispec_sim.models.cache import CachedNetwork
 from hispec_sim.models.exits import BlockHead
@@ -23,6 +25,7 @@ from hispec_sim.profiler import checks, latency, measure, moments, selfcheck
 from hispec_sim.profiler.bench import clock_for, draft_rows
 from hispec_sim.profiler.forwards import PLACES, Bench, Point, What, behind_verifications, of_drafts, rows_of
 from hispec_sim.profiler.latency import with_notes
+from hispec_sim.profiler.machine import check_same_machine
 from hispec_sim.profiler.plan import Grid
 
 sys.path.append(str(Path(__file__).parents[1] / "execute"))
@@ -114,7 +117,8 @@ def test_a_check_compares_and_says_whether_goals_are_met(profile, model, capsys)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("processor", "Another 9000"), ("threads", "64"), ("weights_sha256", "0" * 64)]
+    ("key", "value"),
+    [("processor", "Another 9000"), ("instructions", "AVX9"), ("threads", "64"), ("weights_sha256", "0" * 64)],
 )
 def test_a_profile_of_another_machine_is_refused_unless_asked(profile, model, tmp_path, capsys, key, value):
     other = write_profile(with_notes(read_profile(profile), {key: value}), tmp_path / "other.csv")
@@ -127,6 +131,16 @@ def test_a_profile_of_another_machine_is_refused_unless_asked(profile, model, tm
     if key == "processor":
         status, printed = run([*arguments, "--other-device"], capsys)
         assert status == 0, printed
+
+
+def test_a_profile_older_than_a_condition_is_believed(profile):
+    measured = read_profile(profile)
+    machine = {key: value for key, value in measured.provenance.machine.items() if key != "instructions"}
+    here = {**machine, "dtype": measured.provenance.dtype, "instructions": "AVX9"}
+    older = replace(measured, provenance=replace(measured.provenance, machine=machine))
+    check_same_machine(older, here)
+    with pytest.raises(InputError, match="instructions is AVX9 here"):
+        check_same_machine(measured, here)
 
 
 @pytest.mark.parametrize(("length", "rows"), [(1, 14), (2, 10), (8, 4)])
