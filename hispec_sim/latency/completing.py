@@ -89,10 +89,10 @@ def later_pieces(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
 
 
 def all_but_one(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
-    """A part of a batch takes its sequences out of the caches, the whole batch finds them there: what a measured part
-    takes beyond the line between one sequence and all of them grows with its sequences, up to all but one. Of what
-    forwards take, and not of prompts, which come one at a time; without a measured part of at least two sequences, or
-    with this one, nothing is added."""
+    """A part of a batch takes its sequences out of the caches, the whole batch finds them there. What a measured part
+    takes beyond the line between one sequence and all of them all but one take too: it is calls rather than bytes. Of
+    what forwards take, and not of prompts, which come one at a time; without a measured part of at least two sequences,
+    or with this one, nothing is added."""
     forwards = [row for row in rows if row.op == "forward" or (is_grid_op(row.op) and row.op != "layer_prefill")]
     batches = sorted({row.batch for row in forwards})
     whole, parts = batches[-1], [batch for batch in batches[:-1] if batch > 1]
@@ -105,8 +105,7 @@ def all_but_one(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
         one, some, all_ = known[1], known[part], known[whole]
         if one is not None and some is not None and all_ is not None:
             line_part, line = np.interp([part, whole - 1], [1, whole], [one, all_])
-            ms = max(float(line) / 2, float(line + (some - line_part) * (whole - 1) / part))
-            found.append(_derived(op, whole - 1, tokens, context, ms))
+            found.append(_derived(op, whole - 1, tokens, context, max(float(line) / 2, float(line + some - line_part))))
     return found
 
 

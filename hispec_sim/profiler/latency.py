@@ -36,7 +36,7 @@ METHOD = (
     "choose are the gaps between forwards of real decodes, those of few layers behind real rows of drafts, where the "
     "target's verifications are timed too. p10 and p90 are those of the forwards that tell most about a part, with the "
     "pace. Derived when a file is read: contexts shorter than any measured with as many query tokens (on a line), all "
-    "sequences of a batch but one (what copying a part's caches adds, in proportion), long prompts of batches, and "
+    "sequences of a batch but one (which take what copying a part's caches adds), long prompts of batches, and "
     "prefill pieces behind a prompt's first. Rolling caches back costs nothing: they are never cut."
 )
 

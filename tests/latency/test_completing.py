@@ -79,10 +79,10 @@ def test_other_profiles_are_left_as_they_are():
     ("batches", "derived"), [((1, 2, 4), (3,)), ((1, 2, 4, 8), (7,)), ((1, 4), ()), ((1, 3, 4), ())]
 )
 def test_a_part_of_a_batch_takes_its_sequences_out_of_the_caches(batches: tuple[int, ...], derived: tuple[int, ...]):
-    """Each of them .3 ms, which the whole batch does not; and only where one, a part and the whole were measured."""
+    """For .3 ms, which the whole batch does not; and only where one, a part and the whole were measured."""
 
     def ms(batch: int) -> float:
-        return 1 + 0.5 * batch + 0.3 * batch * (1 < batch < batches[-1])
+        return 1 + 0.5 * batch + 0.3 * (1 < batch < batches[-1])
 
     rows = [ProfileRow("layer", 1, batch, 2, 64, ms(batch), "measured") for batch in batches]
     rows.append(ProfileRow("lm_head", 1, 1, 2, None, 1.0, "measured"))
