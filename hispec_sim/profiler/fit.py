@@ -18,6 +18,7 @@ from hispec_sim.profiler.context_lines import Curve, drawn
 from hispec_sim.profiler.forwards import Point, What
 from hispec_sim.profiler.measure import relative_error
 from hispec_sim.profiler.parts import LEAST_MS, Part, solve
+from hispec_sim.profiler.verified_pace import at_one_pace
 
 MOST_LATE = 4.0
 """Times of a forward count up to so many times their median in a mean: a process that is put aside for a second is none
@@ -62,6 +63,7 @@ def fit(samples: Mapping[Point, Sequence[float]], steady: Mapping[Point, Sequenc
     late = fmean(each.mean / each.median for each in spans.values())
     # A long run is priced at the sum of its times, and this mean: what has a mean of its own has it there.
     means = {point: each.mean / late for point, each in times.items()}
+    means |= at_one_pace(means)
     loop = _loop(times, means)
     rows = [
         *(_row(_named(part), ms, _evidence(part, spans)) for part, ms in parts.items()),
@@ -156,11 +158,11 @@ def _repeats(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list
 
 
 def _verifications(times: Mapping[Point, Times], means: Mapping[Point, float]) -> list[ProfileRow]:
-    """Forwards of the target behind rows of drafts, drawn and averaged as those rows are."""
-    found = {p: (means[p], each.error) for p, each in times.items() if p.what is What.VERIFY}
+    """Forwards of the target behind rows of drafts; means, as of those rows."""
     return [
-        _row((verify_op(p.first_layer), p.batch, p.query_tokens, p.context), ms, times[p])
-        for p, ms in _drawn(found, lambda p: replace(p, context=0), lambda p: p.context).items()
+        _row((verify_op(p.first_layer), p.batch, p.query_tokens, p.context), means[p], each)
+        for p, each in times.items()
+        if p.what is What.VERIFY
     ]
 
 
