@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 
+from hispec_sim.errors import InputError
 from hispec_sim.latency.ops import exit_layer_of, is_grid_op
 from hispec_sim.latency.profile_row import ProfileRow
 
@@ -17,12 +18,19 @@ SHORT_CONTEXTS = (1, 8)
 
 def completed(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
     """The rows, and `derived` ones to make full grids of those of a measured decode loop. Other profiles, and files of
-    earlier versions, which hold derived rows themselves, are left as they are."""
-    if not any(row.op == "forward" for row in rows) or any(row.origin == "derived" for row in rows):
+    earlier versions, which hold derived rows themselves, are left as they are. Raises InputError if rows are missing
+    that others follow from."""
+    ops = {row.op for row in rows}
+    if not ops >= {"forward", "layer", "embedding"} or any(row.origin == "derived" for row in rows):
         return list(rows)
-    found = [*rows, *long_prompts(rows)]
-    found += short_contexts(found)
-    found += later_pieces(found)
+    try:
+        found = [*rows, *long_prompts(rows)]
+        found += short_contexts(found)
+        found += later_pieces(found)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"incomplete grid of forward, layer or layer_prefill: no row from which {error} follows"
+        ) from None
     return [*found, *all_but_one(found)]
 
 
@@ -40,7 +48,7 @@ def short_contexts(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
         shortest, *longer = sorted(at)
         slope = max(0.0, (at[longer[0]] - at[shortest]) / (longer[0] - shortest)) if longer else 0.0
         wanted = contexts[op].union(context for context in SHORT_CONTEXTS if context < min(contexts[op]))
-        for context in sorted(wanted - at.keys()):
+        for context in sorted(context for context in wanted if context < shortest):
             ms = max(at[shortest] / 2, at[shortest] - slope * (shortest - context))
             found.append(_derived(op, batch, tokens, context, ms))
     return found

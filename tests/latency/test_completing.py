@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from latency_fakes import ROOT, make_profile
 
+from hispec_sim.errors import InputError
 from hispec_sim.latency import ProfileRow, read_profile, write_profile
 from hispec_sim.latency.completing import all_but_one, completed
 
@@ -65,6 +66,20 @@ def test_a_file_holds_what_was_measured_and_says_as_much(tmp_path: Path):
         assert same is not None
         np.testing.assert_allclose(same.ms, table.ms, rtol=1e-3)
         np.testing.assert_array_equal(same.measured, table.measured)
+
+
+@pytest.mark.parametrize("op", ["layer", "embedding", "lm_head", "forward"])
+def test_a_profile_without_an_op_is_refused_for_it(op: str):
+    with pytest.raises(InputError, match=r"missing|incomplete grid"):
+        make_profile([row for row in measured() if row.op != op])
+
+
+@pytest.mark.parametrize("op", ["layer", "forward", "layer_prefill"])
+def test_a_row_that_is_missing_is_not_made_up(op: str):
+    """Those that others follow from: of the most tokens, the longest context."""
+    last = max(row.point for row in measured() if row.op == op and row.batch == 1)
+    with pytest.raises(InputError, match="incomplete grid"):
+        make_profile([row for row in measured() if row.point != last])
 
 
 def test_other_profiles_are_left_as_they_are():
