@@ -1,5 +1,6 @@
-"""What no scene of a decode loop measures and its profile prices: contexts too short, long prompts of batches, later
-pieces of prompts, all sequences of a batch but one. A file holds what was measured; this is added when it is read."""
+"""What no scene of a decode loop measures and its profile prices: contexts too short or in between, long prompts of
+batches, later pieces of prompts, all sequences of a batch but one. A file holds what was measured; this is added when
+it is read."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ def completed(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
         return list(rows)
     try:
         found = [*rows, *long_prompts(rows)]
+        found += contexts_between(found)
         found += short_contexts(found)
         found += later_pieces(found)
     except (KeyError, ValueError) as error:
@@ -51,6 +53,23 @@ def short_contexts(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
         for context in sorted(context for context in wanted if context < shortest):
             ms = max(at[shortest] / 2, at[shortest] - slope * (shortest - context))
             found.append(_derived(op, batch, tokens, context, ms))
+    return found
+
+
+def contexts_between(rows: Iterable[ProfileRow]) -> list[ProfileRow]:
+    """Layers of query tokens that were measured at few contexts, at the contexts of others in between, on the
+    straight line through their two neighbours: attention grows in proportion to the context."""
+    shapes: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        if row.op == "layer":
+            shapes[row.batch, row.query_tokens][row.context or 0] = row.ms
+    wanted = sorted({context for at in shapes.values() for context in at})
+    found = []
+    for (batch, tokens), at in shapes.items():
+        known, known_ms = sorted(at), [at[context] for context in sorted(at)]
+        between = [context for context in wanted if context not in at and known[0] < context < known[-1]]
+        for context, ms in zip(between, np.interp(between, known, known_ms).tolist(), strict=True):
+            found.append(_derived("layer", batch, tokens, context, ms))
     return found
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from hispec_sim.profiler.forwards import Episode, Kind
 
 COARSE_QUERY_TOKENS = (1, 2, 4, 8, 16, 32)
-REFINED_QUERY_TOKENS = (3, 5, 6, 7, 12, 24, 10, 20)
-"""In the order in which they are added: verifications are mostly of a few tokens, and kernels switch there."""
+REFINED_QUERY_TOKENS = (3, 5, 9, 6, 7, 12, 24, 10, 20)
+"""In the order in which they are added: verifications are mostly of a few tokens, and kernels switch there. They are
+measured at the shortest and the longest context: how a layer grows in between, others tell."""
 EXIT_QUERY_TOKENS = (1, 2, 4, 8, 32)
 PROMPT_TOKENS = (64, 128, 256, 512)
 """Of all sequences of a batch together at most the last (but the shortest prompt is there for every batch)."""
@@ -40,7 +41,8 @@ class Grid:
         for batch in self.batches:
             for tokens in self.query_tokens:
                 fitting = [context for context in self.contexts if context > tokens]
-                found += [Episode(Kind.PASS, batch, tokens, context) for context in fitting]
+                some = fitting if tokens not in REFINED_QUERY_TOKENS else sorted({fitting[0], longest})
+                found += [Episode(Kind.PASS, batch, tokens, context) for context in some]
             prompts = [tokens for tokens in PROMPT_TOKENS if self.query_tokens[-1] < tokens <= longest]
             most = max(PROMPT_TOKENS[-1], batch * PROMPT_TOKENS[0])
             found += [Episode(Kind.PASS, batch, tokens, tokens) for tokens in prompts if batch * tokens <= most]
@@ -48,8 +50,8 @@ class Grid:
                 spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
                 found += [Episode(Kind.EXIT_HEAD, batch, tokens, layer=exit_layer) for tokens in spans]
             for n_layers in repeated_layers(self.n_layers):
-                some = sorted({self.contexts[0], longest})  # what is saved depends little on the context
-                found += [Episode(Kind.DRAFTS, batch, 1, context, n_layers) for context in some]
+                ends = sorted({self.contexts[0], longest})  # what is saved depends little on the context
+                found += [Episode(Kind.DRAFTS, batch, 1, context, n_layers) for context in ends]
             found += [Episode(Kind.DECODE, batch, layer=number) for number in range(self.cascades)]
         for size in self.shortlists:
             spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
