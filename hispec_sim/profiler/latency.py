@@ -29,16 +29,16 @@ from hispec_sim.profiler.selfcheck import Ranges, SelfCheck
 METHOD = (
     "Real forwards in scenes of the decode loop (passes span by span, drafts in rows, decodes), interleaved at "
     "random; medians, of times divided by the machine's pace as the scenes around tell it; of rows of drafts and of "
-    "gaps, means over the mean_over_median of all. layer, forward, "
-    "embedding and lm_head are the least-squares parts of all spans of a shape, layers and rows of drafts drawn "
-    "towards lines along the context as far as scatter explains; exit heads and shortlists are "
-    "differences of forwards with and without reading out, an exit head run over the forward's own tokens; host and "
-    "choose are the gaps between forwards of real decodes, those of few layers behind real rows of drafts, where the "
-    "target's verifications are timed too: these are least squares over exits and contexts, and drafts have the pace "
-    "that they tell of a scene. p10 and p90 are those of the forwards that tell most about a part, with the "
-    "pace. Derived when a file is read: contexts shorter than any measured with as many query tokens (on a line), all "
-    "sequences of a batch but one (which take what copying a part's caches adds), long prompts of batches, and "
-    "prefill pieces behind a prompt's first. Rolling caches back costs nothing: they are never cut."
+    "gaps, means over the mean_over_median of all. layer, forward, embedding and lm_head are the least-squares parts "
+    "of all spans of a shape, layers and rows of drafts drawn towards lines along the context as far as scatter "
+    "explains; exit heads and shortlists are differences of forwards with and without reading out, an exit head run "
+    "over the forward's own tokens; host and choose are the gaps between forwards of real decodes, those of few "
+    "layers behind real rows of drafts, where the target's verifications are timed too: these are least squares over "
+    "exits and contexts, and drafts have the pace that they tell of a scene. p10 and p90 are those of the forwards "
+    "that tell most about a part, with the pace. Derived when a file is read: contexts shorter than any measured with "
+    "as many query tokens, or between them (on lines), all sequences of a batch but one (which take what copying a "
+    "part's caches adds), long prompts of batches, and prefill pieces behind a prompt's first. Rolling caches back "
+    "costs nothing: they are never cut."
 )
 
 

@@ -57,6 +57,22 @@ def test_grids_are_full_and_attention_goes_on_in_proportion():
     make_profile(measured())  # which no incomplete grid would
 
 
+def test_contexts_between_those_measured_lie_on_a_line():
+    """Between neighbours, not through all; and what is missing beyond the last is missing."""
+    rows = [row for row in measured() if (row.op, row.query_tokens) != ("layer", 4)]
+    bent = {(1, 16): 2.0, (1, 64): 3.0, (2, 16): 2.0, (2, 64): 4.0, (4, 16): 2.0, (4, 64): 6.0}
+    rows += [ProfileRow("layer", 1, b, 4, c, ms, "measured") for (b, c), ms in bent.items()]
+    rows += [ProfileRow("layer", 1, b, 1, c, 1.0 + c / 1024, "measured") for b in BATCHES for c in (32, 256)]
+    rows += [ProfileRow("layer", 1, b, 4, 256, 15.0, "measured") for b in BATCHES]
+    at = {row.point: row for row in completed(rows)}
+    for batch, ms in ((1, 3.0), (2, 4.0), (4, 6.0)):
+        between = at["layer", 1, batch, 4, 32]
+        assert (between.ms, between.origin) == (pytest.approx(2 + (ms - 2) / 3), "derived")
+    make_profile(rows)
+    with pytest.raises(InputError, match="incomplete grid"):
+        make_profile([row for row in rows if row.point != ("layer", 1, 2, 4, 256)])
+
+
 def test_a_file_holds_what_was_measured_and_says_as_much(tmp_path: Path):
     made = make_profile(measured())
     again = read_profile(write_profile(made, tmp_path / "p.csv"))

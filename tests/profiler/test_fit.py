@@ -111,6 +111,18 @@ def test_every_part_is_found_again():
     assert (prompt.ms, prompt.origin) == (pytest.approx(layer_ms(4, 128, 128)), "measured")
 
 
+def test_query_tokens_between_the_coarse_ones_are_measured_at_two_contexts():
+    """At their ends; a line tells the rest."""
+    grid = replace(GRID, query_tokens=(1, 2, 3, 4))
+    passes = [e for e in grid.episodes() if e.kind is Kind.PASS and e.batch == 1 and e.context > e.query_tokens]
+    for tokens, contexts in ((1, (8, 64, 128)), (3, (8, 128)), (4, (8, 64, 128))):
+        assert tuple(e.context for e in passes if e.query_tokens == tokens) == contexts
+    found = {row.point: row for row in completed(fit(measured(grid)).rows)}
+    for context, origin in ((8, "measured"), (64, "derived"), (128, "measured")):
+        row = found["layer", 1, 4, 3, context]
+        assert (row.ms, row.origin) == (pytest.approx(layer_ms(4, 3, context)), origin)
+
+
 def test_layers_that_scatter_are_drawn_to_lines_along_the_context(monkeypatch):
     rng, grid = np.random.default_rng(0), replace(GRID, contexts=(8, 32, 64, 96, 128))
     bench, samples = fake_bench(FakeClock(), grid), {}
