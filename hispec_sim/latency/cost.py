@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hispec_sim.errors import InputError
+from hispec_sim.latency.forward_shape import ForwardShape
 from hispec_sim.latency.gaps import Gaps
 from hispec_sim.latency.in_loop import InLoop
 from hispec_sim.latency.interpolation import OpInterpolator
@@ -149,59 +150,44 @@ class NetworkCost:
                 f"network {self.profile.network.name}: layers ({first_layer}, {last_layer}] are not within "
                 f"(0, {self._n_layers}]"
             )
-        if batch < 1 or tokens < batch or not 0 <= logits <= tokens:
-            raise InputError(
-                f"a forward needs batch >= 1, tokens >= batch and logits from 0 to tokens; "
-                f"got batch {batch}, tokens {tokens}, logits {logits}"
-            )
+        shape = ForwardShape(first_layer, last_layer, batch, tokens, logits)
         contexts = np.asarray(context, dtype=np.float64)
-        parts = self._usual_parts_ms(first_layer, last_layer, batch, tokens, logits, contexts, shortlist)
-        saved_ms = self._in_loop.saved_ms(first_layer, last_layer, batch, tokens, logits, contexts, in_row)
+        parts = self._usual_parts_ms(shape, contexts, shortlist)
+        saved_ms = self._in_loop.saved_ms(shape, contexts, in_row)
         if saved_ms is not None:
             usual_ms = sum(ms for part, ms in parts.items() if part != "host")
             kept = np.maximum(0.0, 1 - saved_ms / usual_ms)
             parts = {part: ms if part == "host" else ms * kept for part, ms in parts.items()}
-        n_layers = last_layer - first_layer
-        parts["host"] += self._gaps.ms(layers=n_layers, batch=batch, rows=logits / batch, in_row=in_row)
+        parts["host"] += self._gaps.ms(layers=shape.n_layers, batch=batch, rows=logits / batch, in_row=in_row)
         parts["host"] += self.host.per_forward_ms
         return parts
 
-    def _usual_ms(
-        self, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _usual_ms(self, shape: ForwardShape, contexts: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of a forward's parts."""
-        parts = self._usual_parts_ms(first_layer, last_layer, batch, tokens, logits, context, None)
+        parts = self._usual_parts_ms(shape, contexts, None)
         return np.asarray(sum(ms for part, ms in parts.items() if part != "host"))
 
     def _usual_parts_ms(
-        self,
-        first_layer: int,
-        last_layer: int,
-        batch: int,
-        tokens: int,
-        logits: int,
-        contexts: NDArray[np.float64],
-        shortlist: int | None,
+        self, shape: ForwardShape, contexts: NDArray[np.float64], shortlist: int | None
     ) -> dict[str, NDArray[np.float64]]:
         """The parts by themselves, without the gap behind them."""
         parts = {part: np.zeros(contexts.shape) for part in PARTS}
-        n_layers = last_layer - first_layer
-        if first_layer == 0:
-            parts["embedding"] += self._ops["embedding"].at_tokens(tokens)
+        if shape.first_layer == 0:
+            parts["embedding"] += self._ops["embedding"].at_tokens(shape.tokens)
             if self._all_reduce is not None:
-                parts["all_reduce"] += self._all_reduce.at_tokens(tokens)
-        if n_layers:
-            layer = self._layer_ms(batch, tokens, contexts)
+                parts["all_reduce"] += self._all_reduce.at_tokens(shape.tokens)
+        if shape.n_layers:
+            layer = self._layer_ms(shape, contexts)
             for part, ms in layer.items():
-                parts[part] += n_layers * ms
+                parts[part] += shape.n_layers * ms
             kernels = np.asarray(sum(layer.values()))
-            parts["host"] += n_layers * np.maximum(0.0, self.host.per_layer_ms - kernels)
-        if logits:
-            parts["lm_head"] += self._lm_head_ms(logits, shortlist)
-            if exit_head_op(last_layer) in self._ops:
-                parts["exit_head"] += self._on_grid(exit_head_op(last_layer), batch, tokens, contexts)
+            parts["host"] += shape.n_layers * np.maximum(0.0, self.host.per_layer_ms - kernels)
+        if shape.logits:
+            parts["lm_head"] += self._lm_head_ms(shape.logits, shortlist)
+            if exit_head_op(shape.last_layer) in self._ops:
+                parts["exit_head"] += self._on_grid(exit_head_op(shape.last_layer), shape, contexts)
         if "forward" in self._ops:
-            parts["forward"] += self._ops["forward"].at(batch, tokens / batch, 1.0)
+            parts["forward"] += self._ops["forward"].at(shape.batch, shape.query_tokens, 1.0)
         return parts
 
     def _lm_head_ms(self, logits: int, shortlist: int | None) -> float:
@@ -223,28 +209,25 @@ class NetworkCost:
         ms = np.array([start_ms, *(head.at_tokens(logits) for head in self._heads.values())])
         return float(np.interp(shortlist, sizes, np.minimum.accumulate(ms[::-1])[::-1]))
 
-    def _layer_ms(
-        self, batch: int, tokens: int, contexts: NDArray[np.float64]
-    ) -> dict[str, NDArray[np.float64] | float]:
+    def _layer_ms(self, shape: ForwardShape, contexts: NDArray[np.float64]) -> dict[str, NDArray[np.float64] | float]:
         """One layer's kernels by part."""
         if self._whole_layer:
-            return {"layer": self._on_grid("layer", batch, tokens, contexts)}
+            return {"layer": self._on_grid("layer", shape, contexts)}
         parts: dict[str, NDArray[np.float64] | float] = {
-            "linear": self._ops["layer_linear"].at_tokens(tokens),
-            "elementwise": self._elementwise_scale * self._ops["layer_elementwise"].at_tokens(tokens),
-            "attention": self._on_grid("attention", batch, tokens, contexts),
+            "linear": self._ops["layer_linear"].at_tokens(shape.tokens),
+            "elementwise": self._elementwise_scale * self._ops["layer_elementwise"].at_tokens(shape.tokens),
+            "attention": self._on_grid("attention", shape, contexts),
         }
         if self._all_reduce is not None:
-            parts["all_reduce"] = 2 * self._all_reduce.at_tokens(tokens)
+            parts["all_reduce"] = 2 * self._all_reduce.at_tokens(shape.tokens)
         return parts
 
-    def _on_grid(self, op: str, batch: int, tokens: int, contexts: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _on_grid(self, op: str, shape: ForwardShape, contexts: NDArray[np.float64]) -> NDArray[np.float64]:
         """`op` at the mean query tokens of a sequence, from its prefill table where it ends."""
-        query_tokens = tokens / batch
         prefill = self._ops.get(f"{op}_prefill")
-        if prefill is not None and query_tokens > self._ops[op].table.query_tokens[-1]:
-            return prefill.at(batch, query_tokens, contexts)
-        return self._ops[op].at(batch, query_tokens, contexts)
+        if prefill is not None and shape.query_tokens > self._ops[op].table.query_tokens[-1]:
+            return prefill.at(shape.batch, shape.query_tokens, contexts)
+        return self._ops[op].at(shape.batch, shape.query_tokens, contexts)
 
     @property
     def extrapolated(self) -> tuple[str, ...]:

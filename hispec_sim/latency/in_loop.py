@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hispec_sim.latency.forward_shape import ForwardShape
 from hispec_sim.latency.interpolation import OpInterpolator
 from hispec_sim.latency.ops import repeated_layers_of, resumed_layer_of
 
@@ -19,9 +20,7 @@ Floats = NDArray[np.float64]
 class Usual(Protocol):
     """The sum of a forward's parts in milliseconds, by context; the time between forwards apart."""
 
-    def __call__(
-        self, first_layer: int, last_layer: int, batch: int, tokens: int, logits: int, context: Floats
-    ) -> Floats: ...
+    def __call__(self, shape: ForwardShape, contexts: Floats) -> Floats: ...
 
 
 class InLoop:
@@ -35,67 +34,58 @@ class InLoop:
         }
         self._resumed = {n: op for name, op in ops.items() if (n := resumed_layer_of(name)) is not None}
 
-    def saved_ms(
-        self,
-        first_layer: int,
-        last_layer: int,
-        batch: int,
-        tokens: int,
-        logits: int,
-        contexts: Floats,
-        in_row: int | None,
-    ) -> Floats | None:
+    def saved_ms(self, shape: ForwardShape, contexts: Floats, in_row: int | None) -> Floats | None:
         """How much less than its parts a forward takes, by context; None where nothing is known. `in_row` as
         `NetworkCost.forward_ms`."""
-        if first_layer and last_layer == self._n_layers and logits and self._resumed:
-            return self._saved_resuming_ms(first_layer, batch, tokens, contexts)
+        if shape.first_layer and shape.last_layer == self._n_layers and shape.logits and self._resumed:
+            return self._saved_resuming_ms(shape, contexts)
         if in_row is not None and self._repeats[True] and self._repeats[False]:
-            return self._saved_in_row_ms(first_layer, last_layer, in_row, batch, tokens, contexts, read=logits > 0)
+            return self._saved_in_row_ms(shape, contexts, in_row)
         return None
 
-    def _saved_resuming_ms(self, first_layer: int, batch: int, tokens: int, contexts: Floats) -> Floats:
+    def _saved_resuming_ms(self, shape: ForwardShape, contexts: Floats) -> Floats:
         """The target's verification from an exit on: what a `verify_L` does, linear between the numbers of query tokens
         that the profile has. (Forwards are not: eight rows are one block of a matrix product, seven are not.)"""
 
         def saved(length: int) -> Floats:
             op, saved_ms = self._resumed[length], np.zeros(contexts.shape)
             known = np.asarray(op.table.context, dtype=np.float64)
-            for query_tokens, share in _around(op.table.query_tokens.tolist(), tokens / batch):
-                rows = round(batch * query_tokens)
-                usual_ms = self._usual(length, self._n_layers, batch, rows, rows, known)
-                saved_ms += share * np.interp(contexts, known, usual_ms - op.at(batch, query_tokens, known))
+            for query_tokens, share in _around(op.table.query_tokens.tolist(), shape.query_tokens):
+                rows = round(shape.batch * query_tokens)
+                usual_ms = self._usual(ForwardShape(length, self._n_layers, shape.batch, rows, rows), known)
+                saved_ms += share * np.interp(contexts, known, usual_ms - op.at(shape.batch, query_tokens, known))
             return saved_ms
 
-        return self._between(self._resumed, first_layer, saved, contexts)
+        return self._between(self._resumed, shape.first_layer, saved, contexts)
 
-    def _saved_in_row_ms(
-        self, first_layer: int, last_layer: int, in_row: int, batch: int, tokens: int, contexts: Floats, *, read: bool
-    ) -> Floats:
+    def _saved_in_row_ms(self, shape: ForwardShape, contexts: Floats, in_row: int) -> Floats:
         """A forward of a row. From layer 0: what a `repeat_L` does. A verification
         finds the heads as the drafts before it have left theirs, of which it has about as many as tokens, even where
         they take more than their parts; and its own layers as its own runs before it have: what they save a longer
         `repeat_L` beyond a shorter one, which may fit into a cache that the longer does not."""
+        read = shape.logits > 0
 
         def saved(depth: int, place: float, *, read: bool) -> Floats:
             return self._between(
                 self._repeats[read],
                 depth,
-                lambda length: self._saved_repeating_ms(length, place, batch, contexts, read=read),
+                lambda length: self._saved_repeating_ms(length, place, shape.batch, contexts, read=read),
                 contexts,
             )
 
-        if not first_layer:
-            return saved(last_layer, in_row, read=read)
-        drafted = max(2.0, tokens / batch)
-        head_ms = saved(first_layer, drafted, read=True) - saved(first_layer, drafted, read=False)
-        layers_ms = saved(last_layer, in_row, read=False) - saved(first_layer, in_row, read=False)
+        first, last = shape.first_layer, shape.last_layer
+        if not first:
+            return saved(last, in_row, read=read)
+        drafted = max(2.0, shape.query_tokens)
+        head_ms = saved(first, drafted, read=True) - saved(first, drafted, read=False)
+        layers_ms = saved(last, in_row, read=False) - saved(first, in_row, read=False)
         return np.asarray(head_ms * read + np.maximum(0.0, layers_ms) * (in_row > 1))
 
     def _saved_repeating_ms(self, length: int, in_row: float, batch: int, contexts: Floats, *, read: bool) -> Floats:
         """What a `repeat_L` takes less than its parts, at the nearest place in the row that the profile has."""
         op = self._repeats[read][length]
         known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
-        usual_ms = self._usual(0, length, batch, batch, batch * read, known)
+        usual_ms = self._usual(ForwardShape(0, length, batch, batch, batch * read), known)
         place = float(np.clip(in_row, op.table.query_tokens[0], op.table.query_tokens[-1]))
         return np.interp(contexts, known, usual_ms - op.at(batch, place, known))
 
