@@ -19,7 +19,7 @@ from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
 from hispec_sim.profiler.forwards import Bench, rows_of
-from hispec_sim.profiler.plan import Grid, cuts_of, repeated_layers, short_exits
+from hispec_sim.profiler.plan import Grid, cuts_of, short_exits
 from hispec_sim.profiler.token_pool import TokenPool
 
 CLOCKS = ("wall", "processor")
@@ -60,14 +60,14 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
     memory does not suffice."""
     n_layers, longest = grid.n_layers, grid.contexts[-1]
     cuts = cuts_of(n_layers, exits)
-    short = short_exits(grid.shortlists, cuts, (*grid.head_exits, *exits))
+    short = short_exits(grid.shortlists, cuts, (*grid.head_exits, *exits, *grid.drafting))
     slots = {1: 1} | ({grid.batches[-1]: grid.batches[-1]} if grid.batches[-1] > 1 else {})
     opened = {
         count: CachedNetwork(
             network,
             slots=count,
             max_tokens=longest,
-            exits=sorted({*cuts, *repeated_layers(n_layers)}),
+            exits=sorted({*cuts, *grid.drafting}),
             shortlists={exit_layer: size for size, exit_layer in short.items()},
         )
         for count in slots

@@ -66,7 +66,10 @@ def grid_for(
             raise InputError(f"--exits: network {shape.name} has exits at layers 1 to {shape.n_layers - 1}")
     if shortlists and network.token_ranking is None:
         raise InputError(f"--shortlists: network {shape.name} comes without a ranking of its tokens")
-    heads = tuple(exit_layer for exit_layer in sorted(heads_of(network)) if not exits or exit_layer in exits)
+    known = heads_of(network)
+    heads = tuple(exit_layer for exit_layer in sorted(known) if not exits or exit_layer in exits)
+    # Who has trained layers for some exits does not draft at others. An LM head of its own any exit may have, or not.
+    needs_heads = bool(heads) and all(known[exit_layer].reads_by is None for exit_layer in heads)
     return Grid(
         n_layers=shape.n_layers,
         batches=batches,
@@ -75,6 +78,7 @@ def grid_for(
         head_exits=heads,
         shortlists=shortlists,
         cascades=len(cascades(shape.n_layers, exits or default_exits(network))),
+        draft_exits=tuple(sorted({*heads, *exits})) if needs_heads else (),
     )
 
 

@@ -12,10 +12,11 @@ COARSE_QUERY_TOKENS = (1, 2, 4, 8, 16, 32)
 REFINED_QUERY_TOKENS = (3, 5, 9, 6, 7, 12, 24, 10, 20)
 """In the order in which they are added: verifications are mostly of a few tokens, and kernels switch there. They are
 measured at the shortest and the longest context: how a layer grows in between, others tell."""
-EXIT_QUERY_TOKENS = (1, 2, 4, 8, 32)
+EXIT_QUERY_TOKENS = (1, 2, 3, 4, 5, 8, 32)
 PROMPT_TOKENS = (64, 128, 256, 512)
 """Of all sequences of a batch together at most the last (but the shortest prompt is there for every batch)."""
-REPEATED_LAYERS = (1, 2, 4, 6, 8, 16)
+DRAFT_EXITS = (1, 2, 4, 6, 8, 16)
+"""Of a network that can draft at any exit."""
 CONTEXTS = (32, 128, 256, 512)
 SPAN_LENGTHS = (1, 2, 4, 8)
 LONG = 4.0
@@ -23,8 +24,9 @@ LONG = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What is asked for: batches, query tokens, contexts, exits with trained heads, sizes of shortlists, and how many
-    cascades decode for the time between forwards."""
+    """What is asked for: batches, query tokens, contexts, exits with trained heads, sizes of shortlists, how many
+    cascades decode for the time between forwards, and the exits whose rows of drafts are timed (`DRAFT_EXITS` unless
+    given)."""
 
     n_layers: int
     batches: tuple[int, ...]
@@ -33,6 +35,12 @@ class Grid:
     head_exits: tuple[int, ...] = ()
     shortlists: tuple[int, ...] = ()
     cascades: int = 1
+    draft_exits: tuple[int, ...] = ()
+
+    @property
+    def drafting(self) -> tuple[int, ...]:
+        """The exits whose rows of drafts are timed."""
+        return self.draft_exits or tuple(n for n in DRAFT_EXITS if n < self.n_layers)
 
     def episodes(self) -> list[Episode]:
         """One for each scene, in a fixed order."""
@@ -47,14 +55,14 @@ class Grid:
             most = max(PROMPT_TOKENS[-1], batch * PROMPT_TOKENS[0])
             found += [Episode(Kind.PASS, batch, tokens, tokens) for tokens in prompts if batch * tokens <= most]
             for exit_layer in self.head_exits:
-                spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
+                spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens in self.query_tokens]
                 found += [Episode(Kind.EXIT_HEAD, batch, tokens, layer=exit_layer) for tokens in spans]
-            for n_layers in repeated_layers(self.n_layers):
+            for exit_layer in self.drafting:
                 ends = sorted({self.contexts[0], longest})  # what is saved depends little on the context
-                found += [Episode(Kind.DRAFTS, batch, 1, context, n_layers) for context in ends]
+                found += [Episode(Kind.DRAFTS, batch, 1, context, exit_layer) for context in ends]
             found += [Episode(Kind.DECODE, batch, layer=number) for number in range(self.cascades)]
         for size in self.shortlists:
-            spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens <= self.query_tokens[-1]]
+            spans = [tokens for tokens in EXIT_QUERY_TOKENS if tokens in self.query_tokens]
             found += [Episode(Kind.SHORTLIST, 1, tokens, self.contexts[-1], size=size) for tokens in spans]
         return found
 
@@ -112,13 +120,6 @@ def cuts_of(n_layers: int, exits: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(cut for cut in found if 0 < cut < n_layers))
 
 
-def repeated_layers(n_layers: int) -> tuple[int, ...]:
-    """The exits whose rows of drafts are timed."""
-    return tuple(n for n in REPEATED_LAYERS if n < n_layers)
-
-
-def short_exits(shortlists: Sequence[int], cuts: Sequence[int], head_exits: Sequence[int]) -> dict[int, int]:
+def short_exits(shortlists: Sequence[int], cuts: Sequence[int], taken: Sequence[int]) -> dict[int, int]:
     """An exit for each shortlist that nothing else is read out at; sizes beyond the exits there are have none."""
-    n_layers = cuts[-1] + 1 if cuts else 1
-    free = [cut for cut in cuts if cut not in head_exits and cut not in repeated_layers(n_layers)]
-    return dict(zip(shortlists, free, strict=False))
+    return dict(zip(shortlists, (cut for cut in cuts if cut not in taken), strict=False))

@@ -149,7 +149,7 @@ def fake_bench(clock: FakeClock, grid: Grid = GRID, *, saved_ms: float = 0.0, se
         TokenPool(np.random.default_rng(0), VOCABULARY),
         cuts,
         grid.contexts,
-        short_exits(grid.shortlists, cuts, grid.head_exits),
+        short_exits(grid.shortlists, cuts, (*grid.head_exits, *grid.drafting)),
         fake_record,
         lambda batch, *row: fake_drafts(networks[batch], seldom_ms, batch, *row),
     )
