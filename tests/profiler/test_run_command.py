@@ -18,12 +18,12 @@ from hispec_sim.cli.main import main
 from hispec_sim.errors import InputError
 from hispec_sim.latency import NetworkCost, read_profile, write_profile
 from hispec_sim.models.cache import CachedNetwork
-from hispec_sim.models.exits import BlockHead
+from hispec_sim.models.exits import BlockHead, LmHead, attach
 from hispec_sim.models.files.exit_files import save_heads
 from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.profiler import checks, latency, measure, moments, selfcheck
 from hispec_sim.profiler.bench import clock_for, draft_rows
-from hispec_sim.profiler.forwards import PLACES, Bench, Point, What, behind_verifications, of_drafts, rows_of
+from hispec_sim.profiler.forwards import PLACES, Bench, Kind, Point, What, behind_verifications, of_drafts, rows_of
 from hispec_sim.profiler.latency import with_notes
 from hispec_sim.profiler.machine import check_same_machine
 from hispec_sim.profiler.plan import Grid
@@ -96,6 +96,27 @@ def test_a_profile_of_a_real_network(profile):
     cost = NetworkCost(made, tensor_parallel=1)
     ask = {"first_layer": 0, "batch": 2, "tokens": 4, "logits": 4, "context": [5, 30, 80]}
     assert (cost.forward_ms(last_layer=4, **ask) > cost.forward_ms(last_layer=2, **ask | {"logits": 0})).all()
+
+
+@pytest.mark.parametrize(
+    ("heads", "exits", "drafting"),
+    [
+        ((), (), (1, 2)),
+        ((BlockHead, 2), (), (2,)),
+        ((BlockHead, 2), (1, 2), (1, 2)),
+        ((BlockHead, 2), (1,), (1, 2)),
+        ((LmHead, 2), (), (1, 2)),
+    ],
+)
+def test_drafts_are_timed_where_they_are_made(heads, exits, drafting):
+    """At the exits with trained layers, and what is asked for beside them; without such at exits of all depths."""
+    network = networks()["big"]
+    if heads:
+        kind, exit_layer = heads
+        attach(network, {exit_layer: kind(network.config)})
+    grid = latency.grid_for(network, batches=(1,), contexts=(), exits=exits, shortlists=())
+    assert grid.drafting == drafting
+    assert {e.layer for e in grid.episodes() if e.kind is Kind.DRAFTS} == set(drafting)
 
 
 def test_a_checked_profile_keeps_what_its_decodes_were_off_by(profile):
