@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from hispec_sim.errors import InputError
-from hispec_sim.latency.ops import exit_layer_of, is_grid_op
+from hispec_sim.latency.ops import exit_layer_of
 from hispec_sim.latency.profile_row import ProfileRow
 
 SHORT_CONTEXTS = (1, 8)
@@ -120,7 +120,7 @@ def all_but_one(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
     takes beyond the line between one sequence and all of them all but one take too: it is calls rather than bytes. Of
     what forwards take, and not of prompts, which come one at a time; without a measured part of at least two sequences,
     or with this one, nothing is added."""
-    forwards = [row for row in rows if row.op == "forward" or (is_grid_op(row.op) and row.op != "layer_prefill")]
+    forwards = [row for row in rows if row.op in ("forward", "layer") or exit_layer_of(row.op)]
     batches = sorted({row.batch for row in forwards})
     whole, parts = batches[-1], [batch for batch in batches[:-1] if batch > 1]
     if not parts or parts[-1] == whole - 1:

@@ -49,11 +49,10 @@ class InLoop:
 
         def saved(length: int) -> Floats:
             op, saved_ms = self._resumed[length], np.zeros(contexts.shape)
-            known = np.asarray(op.table.context, dtype=np.float64)
             for query_tokens, share in _around(op.table.query_tokens.tolist(), shape.query_tokens):
                 rows = round(shape.batch * query_tokens)
-                usual_ms = self._usual(ForwardShape(length, self._n_layers, shape.batch, rows, rows), known)
-                saved_ms += share * np.interp(contexts, known, usual_ms - op.at(shape.batch, query_tokens, known))
+                like = ForwardShape(length, self._n_layers, shape.batch, rows, rows)
+                saved_ms += share * self._saved_of_batch_ms(op, like, query_tokens, contexts)
             return saved_ms
 
         return self._between(self._resumed, shape.first_layer, saved, contexts)
@@ -84,10 +83,22 @@ class InLoop:
     def _saved_repeating_ms(self, length: int, in_row: float, batch: int, contexts: Floats, *, read: bool) -> Floats:
         """What a `repeat_L` takes less than its parts, at the nearest place in the row that the profile has."""
         op = self._repeats[read][length]
-        known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
-        usual_ms = self._usual(ForwardShape(0, length, batch, batch, batch * read), known)
         place = float(np.clip(in_row, op.table.query_tokens[0], op.table.query_tokens[-1]))
-        return np.interp(contexts, known, usual_ms - op.at(batch, place, known))
+        return self._saved_of_batch_ms(op, ForwardShape(0, length, batch, batch, batch * read), place, contexts)
+
+    def _saved_of_batch_ms(
+        self, op: OpInterpolator, shape: ForwardShape, query_tokens: float, contexts: Floats
+    ) -> Floats:
+        """How much less than its parts a forward takes that a row of the profile tells of; all its tokens are read out,
+        or none. Linear between the batches that the profile has: what is saved is, and forwards are not, for three
+        rows of a large product may take longer than four."""
+        saved_ms = np.zeros(contexts.shape)
+        known = np.asarray(op.table.context, dtype=np.float64)  # few: what is saved hardly depends on the context
+        for batch, share in _around(op.table.batch.tolist(), shape.batch):
+            tokens = round(batch * shape.query_tokens)
+            like = ForwardShape(shape.first_layer, shape.last_layer, int(batch), tokens, tokens * (shape.logits > 0))
+            saved_ms += share * np.interp(contexts, known, self._usual(like, known) - op.at(batch, query_tokens, known))
+        return saved_ms
 
     def _between(
         self, known: Mapping[int, object], depth: int, saved: Callable[[int], Floats], contexts: Floats

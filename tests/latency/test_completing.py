@@ -117,6 +117,10 @@ def test_a_part_of_a_batch_takes_its_sequences_out_of_the_caches(batches: tuple[
 
     rows = [ProfileRow("layer", 1, batch, 2, 64, ms(batch), "measured") for batch in batches]
     rows.append(ProfileRow("lm_head", 1, 1, 2, None, 1.0, "measured"))
+    # What these take less than their parts is what pricing takes from them: linear between batches as it is.
+    rows += [
+        ProfileRow(op, 1, batch, 2, 64, ms(batch), "measured") for op in ("repeat_2", "verify_2") for batch in batches
+    ]
     found = all_but_one(rows)
     assert [(row.op, row.batch, row.query_tokens, row.context, row.origin) for row in found] == [
         ("layer", batch, 2, 64, "derived") for batch in derived

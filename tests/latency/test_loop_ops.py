@@ -103,6 +103,34 @@ def test_the_target_takes_what_it_takes_behind_drafts(first, share, tokens, at_t
     assert seldom.forward_ms(**early, logits=4) == usual.forward_ms(**early, logits=4)
 
 
+def test_between_batches_what_is_saved_is_linear_and_not_what_forwards_take():
+    """Three rows of an LM head may take longer than four: what drafts and verifications of three sequences save lies
+    between what one and four save, which a product of three rows has no part in."""
+    usual_rows = [row for row in loop_rows() if row.op != "lm_head"]
+    for m in (1, 2, 3, 4, 6, 8, 256):
+        ms = 40.0 if m in (3, 6) else float(m)
+        usual_rows.append(ProfileRow("lm_head", 1, 1, m, None, ms, "measured", ms, ms, 5))
+    usual = NetworkCost(make_profile(usual_rows), tensor_parallel=1)
+
+    def at(batch: int, first: int, last: int, tokens: int) -> dict[str, int]:
+        rows = batch * tokens
+        return {"first_layer": first, "last_layer": last, "batch": batch, "tokens": rows, "logits": rows, "context": 64}
+
+    saved_ms, rows = {1: 0.5, 4: 1.1}, []
+    for batch, context in product((1, 4), (1, 64, 1024)):
+        for op, span, tokens in (("repeat_2", (0, 2), 1), ("silent_repeat_2", (0, 2), 1), ("verify_2", (2, 8), 2)):
+            asked = at(batch, *span, tokens) | {"context": context}
+            parts = usual.parts_ms(**asked | ({"logits": 0} if "silent" in op else {}))
+            ms = sum(float(part_ms) for part, part_ms in parts.items() if part != "host") - saved_ms[batch]
+            rows += [ProfileRow(op, 1, batch, n, context, ms, "measured", ms, ms, 5) for n in {2, tokens}]
+    cost = NetworkCost(make_profile(usual_rows + rows), tensor_parallel=1)
+    for batch, saved in ((1, 0.5), (3, 0.9), (4, 1.1)):
+        for span, tokens, in_row in (((0, 2), 1, 2), ((2, 8), 2, None)):
+            asked = at(batch, *span, tokens)
+            less_ms = float(usual.forward_ms(**asked) - cost.forward_ms(**asked, in_row=in_row))
+            assert less_ms == pytest.approx(saved), (batch, span)
+
+
 def test_heads_that_take_more_in_a_row_do_so_for_verifications_too():
     cost = NetworkCost(
         make_profile(loop_rows() + repeats(2, share=1.2) + repeats(2, share=1.0, read=False)), tensor_parallel=1
