@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hispec_sim.profiler.forwards import Episode, Kind
 
 COARSE_QUERY_TOKENS = (1, 2, 4, 8, 16, 32)
-REFINED_QUERY_TOKENS = (3, 5, 9, 6, 7, 12, 24, 10, 20)
+REFINED_QUERY_TOKENS = (3, 5, 9, 6, 7, 12, 11, 24, 10, 20)
 """In the order in which they are added: verifications are mostly of a few tokens, and kernels switch there. They are
 measured at the shortest and the longest context: how a layer grows in between, others tell."""
 EXIT_QUERY_TOKENS = (1, 2, 3, 4, 5, 8, 32)
