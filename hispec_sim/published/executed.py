@@ -18,14 +18,14 @@ from hispec_sim.published.points import BOUNDARIES, Point, Ratio
 EXECUTED = "executed"
 PROFILES = {
     "reference": "cpu_1_thread/reference.csv",
-    "reference on an EPYC without AVX-512": "amd_epyc_avx2_1_thread/reference.csv",
+    "reference on an AVX2 EPYC": "amd_epyc_avx2_1_thread/reference.csv",
     "reference on a Xeon": "intel_r_xeon_r_processor_1_thread/reference.csv",
     "smollm2": "cpu_1_thread/SmolLM2-135M-Instruct.Q4_1.csv",
 }
 """The latency profile of each model on the machine that executed it."""
 TABLES = {
     "reference": ("reference", ""),
-    "reference_avx2": ("reference on an EPYC without AVX-512", ""),
+    "reference_avx2": ("reference on an AVX2 EPYC", ""),
     "reference_xeon": ("reference on a Xeon", ""),
     "smollm2_prose": ("smollm2", " on prose"),
     "smollm2_humaneval": ("smollm2", " on HumanEval"),
