@@ -48,7 +48,11 @@ def run_command(
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     exits: Annotated[
-        str, typer.Option(help="Exits whose trained heads are timed, such as 4,8.", show_default="all with heads")
+        str,
+        typer.Option(
+            help="Exits whose trained heads are timed, such as 4,8; drafts are timed there too.",
+            show_default="all with heads",
+        ),
     ] = "",
     exit_heads: Annotated[
         str | None,

@@ -58,27 +58,29 @@ class InLoop:
         return self._between(self._resumed, shape.first_layer, saved, contexts)
 
     def _saved_in_row_ms(self, shape: ForwardShape, contexts: Floats, in_row: int) -> Floats:
-        """A forward of a row. From layer 0: what a `repeat_L` does. A verification
-        finds the heads as the drafts before it have left theirs, of which it has about as many as tokens, even where
-        they take more than their parts; and its own layers as its own runs before it have: what they save a longer
-        `repeat_L` beyond a shorter one, which may fit into a cache that the longer does not."""
+        """A forward of a row. From layer 0: what a `repeat_L` does. A verification finds the heads as the drafts before
+        it have left theirs, of which it has about as many as tokens, even where they take more than their parts: its
+        rows are read out like those of as many sequences, for a product of few rows and one of many may read a matrix
+        that lies in the caches, or does not, in quite different times. And it finds its own layers as its own runs
+        before it have: what they save a longer `repeat_L` beyond a shorter one, which may fit into a cache that the
+        longer does not."""
         read = shape.logits > 0
 
-        def saved(depth: int, place: float, *, read: bool) -> Floats:
+        def saved(depth: int, place: float, batch: int, *, read: bool) -> Floats:
             return self._between(
                 self._repeats[read],
                 depth,
-                lambda length: self._saved_repeating_ms(length, place, shape.batch, contexts, read=read),
+                lambda length: self._saved_repeating_ms(length, place, batch, contexts, read=read),
                 contexts,
             )
 
-        first, last = shape.first_layer, shape.last_layer
+        first, last, batch = shape.first_layer, shape.last_layer, shape.batch
         if not first:
-            return saved(last, in_row, read=read)
-        drafted = max(2.0, shape.query_tokens)
-        head_ms = saved(first, drafted, read=True) - saved(first, drafted, read=False)
-        layers_ms = saved(last, in_row, read=False) - saved(first, in_row, read=False)
-        return np.asarray(head_ms * read + np.maximum(0.0, layers_ms) * (in_row > 1))
+            return saved(last, in_row, batch, read=read)
+        drafted, rows = max(2.0, shape.query_tokens), shape.logits
+        head_ms = saved(first, drafted, rows, read=True) - saved(first, drafted, rows, read=False) if read else 0.0
+        layers_ms = saved(last, in_row, batch, read=False) - saved(first, in_row, batch, read=False)
+        return np.asarray(head_ms + np.maximum(0.0, layers_ms) * (in_row > 1))
 
     def _saved_repeating_ms(self, length: int, in_row: float, batch: int, contexts: Floats, *, read: bool) -> Floats:
         """What a `repeat_L` takes less than its parts, at the nearest place in the row that the profile has."""
