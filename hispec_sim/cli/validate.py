@@ -108,7 +108,7 @@ def validate_command(
     measure the profile meanwhile, in turns (--turns FILE here and for hispec profile run): it is read when decoding
     is done.
 
-    hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/small.yaml
+    hispec validate --model reference --profile cpu.csv --trace tuning.trace --design scenarios/validation/quick.yaml
     --out results/validation
     """
     from hispec_sim.execute.generate import use_threads
@@ -119,7 +119,7 @@ def validate_command(
     from hispec_sim.profiler.machine import conditions
     from hispec_sim.profiler.prompts import Split, sha256
     from hispec_sim.report.validation_page import validation_page
-    from hispec_sim.validate.campaign import MACHINE, Campaign, compare_all, forwards_of, write_text
+    from hispec_sim.validate.campaign import MACHINE, Campaign, compare_all, write_text
     from hispec_sim.validate.compare import overall
     from hispec_sim.validate.decoding import observe
     from hispec_sim.validate.design import load_design
@@ -128,6 +128,7 @@ def validate_command(
         campaign_prompts,
         check_alike,
         check_apart,
+        check_paired,
         paired_sequences,
         prompt_sets,
     )
@@ -145,9 +146,14 @@ def validate_command(
     configurations = plan.expand()
     traces = [load_trace(path) for path in trace]
     recorded = join_traces(traces, {}) if len(traces) > 1 else traces[0]
+    sets = prompt_sets(prompts, half, plan.prompts, len(traces))
+    every = [text for texts in sets for text in texts]
     for path, each in zip(trace, traces, strict=True):
         check_alike(each, chat, path)
-    sets = prompt_sets(prompts, half, plan.prompts, len(traces))
+        if not plan.paired:
+            check_apart(each, every, path)
+    if plan.paired:
+        check_paired(recorded, every)
     console = Console(highlight=False)
     with turns(turns_file, seconds_of("--turn", turn)) as rest:
         use_threads(threads)
@@ -173,9 +179,6 @@ def validate_command(
         hashes = sha256([text.text for text in chosen])
         ids = [target.tokenizer.encode_prompt(text.text, chat=chat) for text in chosen]
         paired = paired_sequences(recorded, hashes, chosen) if plan.paired else None
-        if not plan.paired:
-            for path, each in zip(trace, traces, strict=True):
-                check_apart(each, hashes, chosen, path)
         sizes, strata = plan.block_sizes(), strata_of([text.group for text in chosen], len(sets), traces)
 
         def predictor() -> Predictor:
@@ -214,10 +217,10 @@ def validate_command(
         raise typer.Exit(INTERRUPTED if interrupted else 0)
     simulated = predictor()
     with progress("simulating", len(configurations), "configurations") as tick:
-        rows = compare_all(campaign, configurations, simulated, repetitions, tick)
+        compared = compare_all(campaign, configurations, simulated, repetitions, tick)
+    rows, forwards = compared.rows, compared.forwards
     if not len(rows):
         raise typer.Exit(INTERRUPTED)
-    forwards = forwards_of(campaign, configurations, simulated)
     result, cost = overall(rows), simulated.cost
     settings = {key: value for key, value in decoding.items() if key != MACHINE} | {
         "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
@@ -231,6 +234,12 @@ def validate_command(
     _show(console, result)
     for note in cost.extrapolated:
         console.print(f"beyond the profile: {note}", style="yellow")
+    if not compared.common_blocks:
+        console.print(
+            "no block of prompts is finished in all configurations: each is compared on the prompts that it has, "
+            "so do not rank them",
+            style="yellow",
+        )
     console.print(f"written to {out}: results.csv, forwards.csv, overall.json, report.html", soft_wrap=True)
     if interrupted:
         console.print("interrupted: go on with --resume", style="yellow")

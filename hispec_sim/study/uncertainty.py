@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,8 +19,8 @@ from hispec_sim.latency.interpolation import leave_one_out
 from hispec_sim.latency.ops import LAYER_OPS
 from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.study.run import PolicyRuns
+from hispec_sim.study.student import Z, student_t
 
-LEVEL = 0.95
 _MEDIAN_TO_SD = 1.4826  # of a normal distribution: median absolute deviation to standard deviation
 _Z90 = 1.2815515655446004
 _DOUBLE_SPACING = 4  # the error of linear interpolation grows as the spacing squared, and leaving out doubles it
@@ -45,29 +44,31 @@ def profile_error(profile: LatencyProfile) -> float:
     return math.hypot(interpolation, repeatability)
 
 
-def interval(
-    values: ArrayLike, relative_error: float = 0.0, level: float = LEVEL, *, centre: float | None = None
-) -> tuple[float, float]:
-    """The interval of a figure around `centre`, or around the median of its repetitions, as wide as these tell and
+def interval(values: ArrayLike, relative_error: float = 0.0, *, centre: float | None = None) -> tuple[float, float]:
+    """The 95 % interval of a figure around `centre`, or around the median of its repetitions, as wide as these tell and
     widened by a relative standard error they do not have.
 
-    A normal distribution in logarithms, so that few repetitions give steady ends. (nan, nan) where there is no value.
+    A normal distribution in logarithms, so that few repetitions give steady ends; what few tell of their spread is
+    uncertain itself, so theirs is Student's t. (nan, nan) where there is no value.
     """
     x = np.asarray(values, dtype=np.float64)
     x = x[np.isfinite(x) & (x > 0)]
     if not len(x):
         return float("nan"), float("nan")
     logs = np.log(x)
-    variance = float(logs.var(ddof=1)) if len(x) > 1 else 0.0
-    width = NormalDist().inv_cdf(0.5 + level / 2) * math.hypot(math.sqrt(variance), relative_error)
+    spread = student_t(len(x) - 1) * float(logs.std(ddof=1)) if len(x) > 1 else 0.0
+    width = math.hypot(spread, Z * relative_error)
     middle = math.exp(np.median(logs)) if centre is None else centre
     return middle / math.exp(width), middle * math.exp(width)
 
 
 def sampling_error(values: Collection[Sequence[float]]) -> float:
-    """Relative standard error of the mean of the values of independent groups; nan where one tells no spread."""
+    """Relative standard error of the mean of the values of independent groups; nan where one tells no spread. Of few
+    groups it is so much larger that 1.96 of it make their interval of Student's t."""
     x = np.array([np.mean(each) for each in values])
-    return float(x.std(ddof=1) / math.sqrt(len(x)) / x.mean()) if len(x) > 1 else float("nan")
+    if len(x) < 2:
+        return float("nan")
+    return float(x.std(ddof=1) / math.sqrt(len(x)) / x.mean()) * student_t(len(x) - 1) / Z
 
 
 def rate_interval(run: PolicyRuns, costs: Mapping[str, NetworkCost]) -> tuple[float, float] | None:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation import KINDS, Kind, Margin
+from hispec_sim.study.student import student_t
 from hispec_sim.sweep.conditions import Conditions
 from hispec_sim.sweep.expression import Expression
 
 OBJECTIVES = {"tokens_per_s": False, "tpot_ms": True}
 """Columns that can be optimised, and whether less is better."""
 SHOWN_VALUES = 8
-_Z = 1.959963984540054  # standard normal quantile at 97.5 %
 
 
 def kind_of(n_levels: int) -> Kind:
@@ -108,13 +108,13 @@ def advise(score: Mapping[Kind, float], min_gain: float, luck: Mapping[tuple[Kin
 def paired_ratio(above: Sequence[float] | NDArray[Any], below: Sequence[float] | NDArray[Any]) -> Margin:
     """Geometric mean of the ratios of two configurations' scores under the same luck, with its 95 % interval.
 
-    Student's interval of the mean logarithm; its quantile by Hill's expansion, within 0.3 % from 4 degrees on.
+    Student's interval of the mean logarithm.
     """
     logs = np.log(np.asarray(above, dtype=float)) - np.log(np.asarray(below, dtype=float))
     mean, free = float(logs.mean()), len(logs) - 1
     if free < 1:
         raise InputError("a margin with an interval needs 2 repetitions, or 2 requests where a trace is replayed")
-    half = _student(free) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    half = student_t(free) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
     return Margin(ratio=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half))
 
 
@@ -158,13 +158,3 @@ def _holds(table: pd.DataFrame, where: str) -> NDArray[np.bool_]:
 
 def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _student(free: int) -> float:
-    z = _Z
-    if free < 4:
-        return (12.706, 4.303, 3.182)[free - 1]
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / free + second / free**2 + third / free**3

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import nan
 from statistics import fmean
 
 from hispec_sim.simulate.pricing import Asking, Pricer
 from hispec_sim.step_graph import Node
 from hispec_sim.validate.design import NETWORK, Configuration
-from hispec_sim.validate.observation import Observation, Shape, ShapeTimes
+from hispec_sim.validate.observation import Observation, Shape
 from hispec_sim.validate.prediction import Predictor
 
 
@@ -21,9 +20,9 @@ class Budget:
 
     `latency`: the outcomes of the run itself, time from the profile. `acceptance`: outcomes from the trace, every
     forward at the run's own mean time. `control`: both of the run itself; what is left is control and batching.
-    `machine`: outcomes of the run, every forward at the mean time of its shape in the runs of the other configurations:
-    how unsteady the machine was, which no profile can foretell. `host`: the share of the run's time between forwards,
-    which the profile has to account for.
+    `machine`: outcomes of the run, every forward at its price times what forwards of its shape took in the runs of the
+    other configurations over their prices: how unsteady the machine was, which no profile can foretell. `host`: the
+    share of the run's time between forwards, which the profile has to account for.
     """
 
     latency: float
@@ -72,22 +71,8 @@ class MeasuredPricer(Pricer):
         return known if known is not None else self._scale * self._fallback.price_ms(batch)
 
 
-def machine_error(own: ShapeTimes, all_runs: ShapeTimes) -> float:
-    """How far the rate of a run is off when its forwards take what their like took in the other runs; `all_runs` has
-    this one too. Forwards that only this run had tell nothing and are left out; NaN if there are no others."""
-    real_ms = elsewhere_ms = 0.0
-    for shape, (times, total_ms) in own.items():
-        all_times, all_ms = all_runs[shape]
-        if all_times > times:
-            real_ms += total_ms
-            elsewhere_ms += times * (all_ms - total_ms) / (all_times - times)
-    return real_ms / elsewhere_ms - 1 if elsewhere_ms else nan
-
-
-def budget(
-    predictor: Predictor, configuration: Configuration, observation: Observation, all_runs: ShapeTimes
-) -> Budget:
-    """The substitutions for one real run; `all_runs` are the forwards of the runs of all configurations."""
+def budget(predictor: Predictor, configuration: Configuration, observation: Observation, machine: float) -> Budget:
+    """The substitutions for one real run; `machine` is what the runs of the other configurations say of it."""
     profile, requests = predictor.pricer(configuration), len(observation.verified)
 
     def recorded(request: int) -> Recorded:
@@ -106,6 +91,6 @@ def budget(
         latency=real_outcomes / real - 1,
         acceptance=fmean(replayed) / real - 1,
         control=rate(recorded, measured) / real - 1,
-        machine=machine_error(observation.times, all_runs),
+        machine=machine,
         host=1 - observation.forward_ms / observation.decode_ms,
     )

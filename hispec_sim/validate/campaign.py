@@ -4,7 +4,10 @@ of its own, so that a campaign that was stopped goes on where it stood."""
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,8 @@ from hispec_sim.study.uncertainty import profile_error
 from hispec_sim.validate.budget import budget
 from hispec_sim.validate.compare import row_of, row_of_blocks
 from hispec_sim.validate.design import Configuration
-from hispec_sim.validate.forwards import forwards_table, times_of
-from hispec_sim.validate.observation import Observation, merged, summed_times
+from hispec_sim.validate.forwards import forwards_table, machine_error, summed_times, times_of
+from hispec_sim.validate.observation import Observation, merged
 from hispec_sim.validate.prediction import Predictor
 
 SETTINGS, RUNS, PROMPTS = "validation.json", "runs", "prompts.json"
@@ -101,37 +104,57 @@ class Campaign:
             write_text(self._file(*run), json.dumps(observe(*run).data()))
             tick()
 
-    def observations(self, configuration: Configuration) -> list[Observation]:
-        """The runs of a configuration, each of as many first parts as the first run has; runs that have fewer are left
-        out. Raises InputError if a file is damaged."""
+    def common_blocks(self, configurations: Sequence[Configuration], block_sizes: Sequence[int]) -> int:
+        """How many blocks of prompts, from the first on, all configurations have decoded whole: what is compared must
+        have decoded the same prompts."""
+        return min((self._whole_blocks(each, block_sizes) for each in configurations), default=0)
+
+    def observations(self, configuration: Configuration, most_parts: int | None = None) -> list[Observation]:
+        """The runs of a configuration, each of as many first parts as the first run has, or of at most so many; runs
+        that have fewer are left out. Raises InputError if a file is damaged."""
+        parts = self._parts(configuration, 0, most_parts)
         runs: list[list[Observation]] = []
-        while parts := self._parts(configuration, len(runs), len(runs[0]) if runs else None):
+        while parts and len(parts) == len(runs[0] if runs else parts):
             runs.append(parts)
+            parts = self._parts(configuration, len(runs), len(runs[0]))
         return [merged(parts) for parts in runs]
 
     def blocks(self, configuration: Configuration, block_sizes: Sequence[int]) -> list[Observation]:
-        """The whole blocks of prompts of the first run of a configuration. Raises InputError if a file is damaged."""
-        parts, found, first = self._parts(configuration, 0, None), [], 0
-        for block in configuration.parts(block_sizes):
-            if first + len(block) <= len(parts):
-                found.append(merged(parts[first : first + len(block)]))
-            first += len(block)
-        return found
+        """These blocks of prompts, whole ones, of the first run of a configuration. Raises InputError if a file is
+        damaged."""
+        counts = [len(block) for block in configuration.parts(block_sizes)]
+        parts, ends = self._parts(configuration, 0, sum(counts)), accumulate(counts)
+        return [merged(parts[end - count : end]) for count, end in zip(counts, ends, strict=True) if end <= len(parts)]
 
-    def _parts(self, configuration: Configuration, repeat: int, wanted: int | None) -> list[Observation]:
-        """The first parts of a run that are there; none if they are fewer than wanted."""
+    def _whole_blocks(self, configuration: Configuration, block_sizes: Sequence[int]) -> int:
+        ends = list(accumulate(len(block) for block in configuration.parts(block_sizes)))
+        there = takewhile(lambda part: self._file(configuration, 0, part).is_file(), range(ends[-1]))
+        return bisect_right(ends, sum(1 for _ in there))
+
+    def _parts(self, configuration: Configuration, repeat: int, most: int | None) -> list[Observation]:
+        """The first parts of a run that are there, or at most so many."""
         found: list[Observation] = []
-        while len(found) != wanted and (file := self._file(configuration, repeat, len(found))).is_file():
+        while len(found) != most and (file := self._file(configuration, repeat, len(found))).is_file():
             try:
                 found.append(Observation.of_data(json.loads(file.read_text(encoding="utf-8"))))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{file} is damaged, or of another version ({error!r}); delete it and go on with --resume"
                 ) from None
-        return found if wanted is None or len(found) == wanted else []
+        return found
 
     def _file(self, configuration: Configuration, repeat: int, part: int) -> Path:
         return self._runs / f"{configuration.name}.r{repeat:03d}.p{part:03d}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """`rows`: one for each configuration that has been decoded (see `compare.row_of`); `forwards`: what their forwards
+    took, and their prices (see `forwards.forwards_table`); `common_blocks`: of prompts, which all have decoded."""
+
+    rows: pd.DataFrame
+    forwards: pd.DataFrame
+    common_blocks: int
 
 
 def compare_all(
@@ -140,30 +163,32 @@ def compare_all(
     predictor: Predictor,
     repetitions: int,
     tick: Callable[[], None] = lambda: None,
-) -> pd.DataFrame:
-    """A row for each configuration that has been decoded (see `compare.row_of`)."""
-    rows = []
-    time_error = profile_error(predictor.cost.profile)
-    decoded = [campaign.observations(configuration) for configuration in configurations]
-    all_runs = summed_times(middle_run(observations) for observations in decoded if observations)
-    for configuration, observations in zip(configurations, decoded, strict=True):
-        if observations:
-            middle = middle_run(observations)
-            taken_apart = budget(predictor, configuration, middle, all_runs)
-            prediction = predictor.predict(configuration, repetitions, len(middle.verified))
-            row = row_of(configuration, observations, prediction, taken_apart, time_error)
+) -> Compared:
+    """Real against simulated, on the blocks of prompts that all configurations have decoded; where they have none in
+    common, each on what it has."""
+    common = campaign.common_blocks(configurations, predictor.block_sizes)
+    sizes = predictor.block_sizes[: common or None]
+
+    def observed(configuration: Configuration) -> list[Observation]:
+        return campaign.observations(configuration, sum(map(len, configuration.parts(sizes))))
+
+    rows, time_error = [], profile_error(predictor.cost.profile)
+    decoded = {each: found for each in configurations if (found := observed(each))}
+    middle = {each: middle_run(found) for each, found in decoded.items()}
+    times = {each: times_of(predictor, each, run) for each, run in middle.items()}
+    everyone = summed_times(times.values())
+    for configuration in configurations:
+        if configuration in decoded:
+            run = middle[configuration]
+            machine = machine_error(times[configuration], everyone)
+            prediction = predictor.predict(configuration, repetitions, len(run.verified))
+            taken_apart = budget(predictor, configuration, run, machine)
+            row = row_of(configuration, decoded[configuration], prediction, taken_apart, time_error)
             if predictor.paired is None:  # else the prompts are no draw
-                blocks = campaign.blocks(configuration, predictor.block_sizes)
-                row |= row_of_blocks(blocks, prediction, time_error)
+                row |= row_of_blocks(campaign.blocks(configuration, sizes), prediction, time_error)
             rows.append(row)
         tick()
-    return pd.DataFrame(rows)
-
-
-def forwards_of(campaign: Campaign, configurations: Sequence[Configuration], predictor: Predictor) -> pd.DataFrame:
-    """What forwards of the decoded configurations really took, and their prices (see `forwards.forwards_table`)."""
-    decoded = [(each, found) for each in configurations if (found := campaign.observations(each))]
-    return forwards_table(times_of(predictor, each, middle_run(found)) for each, found in decoded)
+    return Compared(pd.DataFrame(rows), forwards_table(everyone) if rows else pd.DataFrame(), common)
 
 
 def middle_run(observations: Sequence[Observation]) -> Observation:

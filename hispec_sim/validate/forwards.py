@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 
 import pandas as pd
 
@@ -52,9 +53,8 @@ def times_of(predictor: Predictor, configuration: Configuration, observation: Ob
     }
 
 
-def forwards_table(runs: Iterable[dict[Shape, Times]]) -> pd.DataFrame:
-    """A row per shape, over all runs: mean times, `error` = simulated / real - 1, `time_share` of all real time, and
-    `error_share`, which adds up to the error of all time; the largest of these first."""
+def summed_times(runs: Iterable[Mapping[Shape, Times]]) -> dict[Shape, Times]:
+    """The forwards of all of them together."""
     summed: dict[Shape, Times] = defaultdict(Times)
     for run in runs:
         for shape, times in run.items():
@@ -62,6 +62,26 @@ def forwards_table(runs: Iterable[dict[Shape, Times]]) -> pd.DataFrame:
             total.forwards += times.forwards
             total.real_ms += times.real_ms
             total.simulated_ms += times.simulated_ms
+    return dict(summed)
+
+
+def machine_error(own: Mapping[Shape, Times], everyone: Mapping[Shape, Times]) -> float:
+    """How far the rate of a run is off when its forwards take their price times what their like took in the other runs
+    over the price there; `everyone` has this one too. The prices make up for other contexts and other places in a row
+    of drafts. Forwards that only this run had tell nothing and are left out; NaN if there are no others."""
+    real_ms = elsewhere_ms = 0.0
+    for shape, mine in own.items():
+        like = everyone[shape]
+        if like.forwards > mine.forwards:
+            slower = (like.real_ms - mine.real_ms) / (like.simulated_ms - mine.simulated_ms)
+            real_ms += mine.real_ms
+            elsewhere_ms += mine.simulated_ms * slower
+    return real_ms / elsewhere_ms - 1 if elsewhere_ms else nan
+
+
+def forwards_table(summed: Mapping[Shape, Times]) -> pd.DataFrame:
+    """A row per shape: mean times, `error` = simulated / real - 1, `time_share` of all real time, and
+    `error_share`, which adds up to the error of all time; the largest of these first."""
     all_ms = sum(total.real_ms for total in summed.values())
     rows = [
         {

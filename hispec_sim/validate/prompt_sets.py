@@ -64,13 +64,26 @@ def campaign_prompts(
     return [known[sha] for sha in hashes]
 
 
+def check_paired(trace: AgreementTrace, texts: Sequence[Text]) -> None:
+    """Raises InputError if the trace has recorded none of the texts."""
+    if {prompt.sha256 for prompt in trace.prompts}.isdisjoint(sha256([text.text for text in texts])):
+        raise _not_recorded(texts[0])
+
+
 def paired_sequences(trace: AgreementTrace, hashes: Sequence[str], texts: Sequence[Text]) -> list[int]:
     """The recorded sequence of each prompt. Raises InputError if one has none."""
     recorded = {prompt.sha256: sequence for sequence, prompt in enumerate(trace.prompts)}
     for sha, text in zip(hashes, texts, strict=True):
         if sha not in recorded:
-            raise InputError(f"the design is paired, but the trace has no recording of the prompt {text.name}")
+            raise _not_recorded(text)
     return [recorded[sha] for sha in hashes]
+
+
+def _not_recorded(text: Text) -> InputError:
+    return InputError(
+        f"the design is paired, but the trace has no recording of the prompt {text.name}; record the same --prompts "
+        "and --split, or take a design that is not paired, such as scenarios/validation/quick.yaml"
+    )
 
 
 def check_alike(trace: AgreementTrace, chat: bool, path: Path) -> None:
@@ -84,10 +97,10 @@ def check_alike(trace: AgreementTrace, chat: bool, path: Path) -> None:
         )
 
 
-def check_apart(trace: AgreementTrace, hashes: Sequence[str], texts: Sequence[Text], path: Path) -> None:
-    """Raises InputError if the trace of that path has seen a prompt or its group."""
+def check_apart(trace: AgreementTrace, texts: Sequence[Text], path: Path) -> None:
+    """Raises InputError if the trace of that path has seen one of the texts or its group."""
     groups, seen = {prompt.group for prompt in trace.prompts}, {prompt.sha256 for prompt in trace.prompts}
-    for text, sha in zip(texts, hashes, strict=True):
+    for text, sha in zip(texts, sha256([text.text for text in texts]), strict=True):
         if sha in seen or text.group in groups:
             raise InputError(
                 f"--trace {path} was recorded on the prompt {text.name} or its group, which is to be predicted; "

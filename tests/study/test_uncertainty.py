@@ -101,6 +101,7 @@ def test_what_a_self_check_was_off_by_counts_in_place_of_both() -> None:
 
 
 def test_sampling_error_by_hand() -> None:
-    """Groups of 1, 2 and 3: a standard deviation of 1 over the root of 3, relative to 2."""
-    assert sampling_error([[1.0], [2.5, 1.5], [3.0]]) == pytest.approx(1 / math.sqrt(3) / 2)
+    """Groups of 1, 2 and 3: a standard deviation of 1 over the root of 3, relative to 2; and 4.303 of three values are
+    as far as 1.96 of many."""
+    assert sampling_error([[1.0], [2.5, 1.5], [3.0]]) == pytest.approx(1 / math.sqrt(3) / 2 * 4.303 / 1.96, rel=1e-4)
     assert math.isnan(sampling_error([[1.0, 2.0]]))

@@ -123,8 +123,14 @@ def test_single_sequences_take_turns_prompt_by_prompt(tmp_path: Path) -> None:
     for each in (one, two):
         assert len(campaign.blocks(each, [2, 3])) == 2
     assert [len(block.verified) for block in campaign.blocks(one, [2, 3])] == [2, 3]
+    assert campaign.common_blocks([one, two], [2, 3]) == 2
     (tmp_path / "out" / "runs" / f"{one.name}.r000.p004.json").unlink()
     assert [len(block.verified) for block in campaign.blocks(one, [2, 3])] == [2], "one that is not whole is left out"
+    assert campaign.common_blocks([one, two], [2, 3]) == 1, "of all together too, or they would be of other prompts"
+    assert [len(each.verified) for each in campaign.observations(one, 2)] == [2]
+    assert [len(each.verified) for each in campaign.observations(one)] == [4]
+    (tmp_path / "out" / "runs" / f"{two.name}.r000.p000.json").unlink()
+    assert campaign.common_blocks([one, two], [2, 3]) == 0
 
 
 def test_blocks_make_one_run() -> None:

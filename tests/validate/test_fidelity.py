@@ -16,7 +16,7 @@ from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.profiler.agreement import Plan, record_batch
 from hispec_sim.profiler.prompts import Split, prompt_set
 from hispec_sim.report.validation_page import validation_page
-from hispec_sim.validate.campaign import Campaign, compare_all, forwards_of
+from hispec_sim.validate.campaign import Campaign, compare_all
 from hispec_sim.validate.compare import overall
 from hispec_sim.validate.decoding import observe, usable_prompts
 from hispec_sim.validate.design import load_design
@@ -67,8 +67,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     runs = campaign.missing(configurations, 1, sizes)
     campaign.decode(runs, lambda c, r, part: observe(c, r, network, [ids[k] for k in parts[c][part]], time.thread_time))
     observations = [each for configuration in configurations for each in campaign.observations(configuration)]
-    rows = compare_all(campaign, configurations, predictor, 4)
-    return Small(observations, rows, forwards_of(campaign, configurations, predictor))
+    compared = compare_all(campaign, configurations, predictor, 4)
+    return Small(observations, compared.rows, compared.forwards)
 
 
 @pytest.mark.parametrize("name", ["tokens_per_target_pass", "forwards_per_token", "matched_per_drafted_1"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from measured import reference
 
@@ -220,9 +221,34 @@ def test_two_sets_of_prompts_with_a_trace_each(
     assert "given 2 times for the 1 sets" in capsys.readouterr().err
 
 
+def test_a_stopped_campaign_compares_the_same_prompts(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two blocks of a prompt, one configuration stopped in the second: both are compared on the first, for what follows
+    is other prompts; with none in common a sentence says so."""
+    (folder / "stopped.yaml").write_text(
+        DESIGN.replace("prompts: 1", "prompts: 2\nblocks: 2").replace("[[2]]", "[[2]], draft_length: [1, 2]")
+    )
+    out, few = tmp_path / "out", ("--repetitions", "3")
+    assert validate(folder, "apart.trace", out, *few, design="stopped.yaml") == 0
+    (out / "runs" / "ex2_nd2_on_mismatch_b1_t4.r000.p001.json").unlink()
+    assert validate(folder, "apart.trace", out, *few, "--no-decode", design="stopped.yaml") == 0
+    assert set(pd.read_csv(out / "results.csv")["blocks"]) == {1}
+    forwards = pd.read_csv(out / "forwards.csv")
+    assert "do not rank them" not in capsys.readouterr().out
+    for run in (out / "runs").glob("*.p001.json"):
+        run.unlink()
+    assert validate(folder, "apart.trace", out, *few, "--no-decode", design="stopped.yaml") == 0
+    pd.testing.assert_frame_equal(forwards, pd.read_csv(out / "forwards.csv"))
+    (out / "runs" / "ex2_nd2_on_mismatch_b1_t4.r000.p000.json").unlink()
+    assert validate(folder, "apart.trace", out, *few, "--no-decode", design="stopped.yaml") == 0
+    assert "do not rank them" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_trace_that_has_seen_a_prompt(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate(folder, "seen.trace", tmp_path / "out") == 2
     assert "was recorded on the prompt" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_options(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +260,9 @@ def test_wrong_options(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "times one thread" in capsys.readouterr().err
     (folder / "paired.yaml").write_text("paired: true\n" + DESIGN)
     assert validate(folder, "apart.trace", tmp_path / "b", design="paired.yaml") == 2
-    assert "no recording of the prompt" in capsys.readouterr().err
+    assert "no recording of the prompt" in (told := " ".join(capsys.readouterr().err.split()))
+    assert "record the same --prompts and --split" in told
+    assert not (tmp_path / "b").exists(), "or the corrected command would find a folder that is not empty"
     (folder / "long.yaml").write_text(DESIGN.replace("[4]", "[6]"))
     assert validate(folder, "apart.trace", tmp_path / "c", design="long.yaml") == 2
     assert "no recorded text has 6 tokens (the longest has 4)" in capsys.readouterr().err
