@@ -271,6 +271,7 @@ def _show(console: Console, result: dict[str, Any]) -> None:
         ("Errors: simulated / real - 1", page.FIDELITY_HEAD, page.fidelity_table(result)),
         ("tokens_per_s by batch", page.BATCH_HEAD, page.batch_table(result)),
         ("Error budget of tokens_per_s: all but one part real", page.BUDGET_HEAD, page.budget_table(result)),
+        ("Goals", page.GOALS_HEAD, page.goals_table(result)),
     ):
         table = Table(title=title, title_justify="left")
         for name in head:

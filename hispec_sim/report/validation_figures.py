@@ -11,6 +11,7 @@ from hispec_sim.report.figures import COLOURS, GREY, STYLE
 
 FACTORS = {
     "draft_exit": "draft exit",
+    "middle_exit": "middle exit",
     "draft_length": "draft length Nd",
     "verify_period": "verify period Ni",
     "batch": "batch",
@@ -48,7 +49,7 @@ def _scatter(axes: Axes, rows: pd.DataFrame, name: str) -> None:
 def factor_figure(rows: pd.DataFrame) -> Figure:
     """Signed error of tokens_per_s by each factor of the design."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 2.6), layout="constrained")
+        figure = Figure(figsize=(11.0, 2.6), layout="constrained")
         first: Axes | None = None
         for place, (factor, title) in enumerate(FACTORS.items(), 1):
             axes = figure.add_subplot(1, len(FACTORS), place, sharey=first)

@@ -56,6 +56,24 @@ def budget_table(overall: Mapping[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def goals_table(overall: Mapping[str, Any]) -> list[list[str]]:
+    """A row per goal: what was reached, what was aimed at, and the verdict."""
+    found = []
+    for each in overall["goals"]:
+        shown = percent if each["share"] else _plain
+        ends = (("at least", each["least"]), ("at most", each["most"]))
+        aim = ", ".join(f"{word} {shown(end)}" for word, end in ends if end is not None)
+        found.append([each["goal"], shown(each["value"]), aim, "met" if each["met"] else "missed"])
+    return found
+
+
+def level_columns(rows: pd.DataFrame) -> list[str]:
+    """The figures of each level: which share of what it verified it accepted, and its time."""
+    names = [column.removesuffix("_error") for column in rows if column.endswith("_error")]
+    return sorted(name for name in names if name.startswith(("matched_per_drafted_", "level_")))
+
+
+GOALS_HEAD = ("goal", "reached", "aim", "verdict")
 FIDELITY_HEAD = ("figure", "median error", "p95 error", "bias", "in the 95 % interval", "blocks in theirs")
 TAUS = {
     "kendall_tau": "Kendall tau",
@@ -81,12 +99,17 @@ def validation_page(
         f"{percent(stats['median'])} in the median and {percent(stats['p95'])} at the 95th percentile; the largest "
         f"part of the error is {overall['largest_term']}."
     )
-    configurations = PageTable(
-        ("configuration", *(f"{n}, {side}" for n in FIGURE_COLUMNS for side in _SIDES)),
-        [_cells(row) for row in rows.to_dict("records")],
-        "Real: median over repeats [least, greatest]. Simulated: prediction [95 % interval].",
+    sides = "Real: median over repeats [least, greatest]. Simulated: prediction [95 % interval]."
+    levels = level_columns(rows)
+    by_level = (
+        "matched_per_drafted_k: share of the tokens that level k verified which it accepted. level_k_ms_per_token: "
+        "forwards that reach its exit, with the gaps behind them. Level 0 drafts."
     )
     sections = [
+        Section(
+            "Goals",
+            tables=[text_table(GOALS_HEAD, goals_table(overall), "What predictions should come to.")],
+        ),
         Section(
             "Errors",
             tables=[text_table(FIDELITY_HEAD, fidelity_table(overall), "Simulated / real - 1, over configurations.")],
@@ -108,7 +131,8 @@ def validation_page(
             tables=[PageTable(FORWARDS_HEAD, list(map(_forward_cells, forwards[:MOST_FORWARDS].to_dict("records"))),
                               "Those whose prices err most in all. Real: mean, with the gap behind it.")],
         ),
-        Section("Configurations", tables=[configurations]),
+        Section("Configurations", tables=[_by_configuration(rows, FIGURE_COLUMNS, sides)]),
+        Section("Levels", tables=[_by_configuration(rows, levels, by_level)]),
         Section("Provenance", tables=[text_table(("", ""), [[key, str(v)] for key, v in provenance.items()], "")]),
     ]  # fmt: skip
     return render(Page(f"Validation: {provenance.get('design', '')}", sentence, sections))
@@ -129,15 +153,25 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: 
     return PageTable(headings, [[Cell(text) for text in row] for row in rows], caption)
 
 
-def _cells(row: Mapping[Any, Any]) -> list[Cell]:
+def _by_configuration(rows: pd.DataFrame, figures: Sequence[str], caption: str) -> PageTable:
+    """A row per configuration, each figure real, simulated and its error."""
+    head = ("configuration", *(f"{name}, {side}" for name in figures for side in _SIDES))
+    return PageTable(head, [_cells(row, figures) for row in rows.to_dict("records")], caption)
+
+
+def _cells(row: Mapping[Any, Any], figures: Sequence[str]) -> list[Cell]:
     cells = [Cell(str(row["configuration"]))]
-    for name in FIGURE_COLUMNS:
+    for name in figures:
         for side in ("real", "sim"):
             value, low, high = (row[f"{name}_{side}{end}"] for end in ("", "_low", "_high"))
-            cells.append(Cell(f"{value:.3g} [{low:.3g}, {high:.3g}]", float(value)))
+            cells.append(Cell("-") if math.isnan(value) else Cell(f"{value:.3g} [{low:.3g}, {high:.3g}]", float(value)))
         error = row[f"{name}_error"]
         cells.append(Cell(percent(error, "+"), None if math.isnan(error) else float(error)))
     return cells
+
+
+def _plain(number: float) -> str:
+    return f"{number:.3f}"
 
 
 def percent(share: float, sign: str = "") -> str:

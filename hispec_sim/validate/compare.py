@@ -12,6 +12,7 @@ from hispec_sim.study.fidelity import Fidelity, fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
 from hispec_sim.validate.budget import Budget
 from hispec_sim.validate.design import Configuration
+from hispec_sim.validate.goals import verdicts
 from hispec_sim.validate.observation import Observation
 from hispec_sim.validate.prediction import Prediction
 
@@ -34,6 +35,7 @@ def row_of(
         "exits": "-".join(map(str, configuration.exits)),
         "levels": len(configuration.exits) + 1,
         "draft_exit": configuration.exits[0] if configuration.exits else 0,
+        "middle_exit": configuration.exits[1] if len(configuration.exits) > 1 else 0,
         "draft_length": configuration.draft_length if configuration.exits else 0,
         "verify_period": configuration.verify_periods[-1] if configuration.verify_periods else 0,
         "bonus": str(configuration.bonus) if configuration.exits else "",
@@ -78,7 +80,7 @@ def regret(rows: pd.DataFrame) -> float:
 
 def overall(rows: pd.DataFrame) -> dict[str, Any]:
     """Plain data: the fidelity of each figure; ranking and regret by batch, the ranking also with the outcomes or the
-    times of the real runs; the median size of each part's error."""
+    times of the real runs; the median size of each part's error; and which `goals` are met."""
     by_batch: dict[str, Mapping[str, float]] = {}
     for batch, each in rows.groupby("batch"):
         real, simulated = each[f"{RATE}_real"].tolist(), each[f"{RATE}_sim"].tolist()
@@ -104,13 +106,14 @@ def overall(rows: pd.DataFrame) -> dict[str, Any]:
                 fidelities[name]["coverage_of_blocks"] = float(inside)
     parts = {part: _part(rows[f"error_{part}"]) for part in Budget.__slots__}
     largest = max(("latency", "acceptance", "control"), key=lambda part: parts[part]["median"])
-    return {
+    result = {
         "configurations": len(rows),
         "figures": fidelities,
         "by_batch": by_batch,
         "budget": parts,
         "largest_term": largest,
     }
+    return result | {"goals": verdicts(result)}
 
 
 def _tau_with(rows: pd.DataFrame, part: str) -> float:

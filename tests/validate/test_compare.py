@@ -19,6 +19,7 @@ from hispec_sim.validate.budget import Budget, budget
 from hispec_sim.validate.compare import overall, regret, row_of_blocks
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.forwards import Times, forwards_table, machine_error, summed_times
+from hispec_sim.validate.goals import verdicts
 from hispec_sim.validate.observation import Figures, Observation, Shape
 from hispec_sim.validate.prediction import Prediction, Predictor
 from hispec_sim.validate.strata import resampled
@@ -82,6 +83,23 @@ def test_rankings_with_one_part_real_by_hand() -> None:
     assert found["kendall_tau"] == pytest.approx(2 / 6)
     assert found["kendall_tau_real_outcomes"] == pytest.approx(4 / 6)
     assert found["kendall_tau_real_times"] == pytest.approx(4 / 6)
+
+
+def test_goals_are_met_or_missed() -> None:
+    """Errors of 1 % and 6 %: a median within 2 %, a 95th percentile above 5 %; all in their intervals is too many."""
+    rows = table([100, 50], [101, 53], reach=12).assign(batch=1, blocks=[10, 10], tokens_per_s_blocks_inside=[9, 10])
+    rows = rows.assign(**{f"error_{part}": 0.0 for part in Budget.__slots__})
+    rows = rows.assign(tokens_per_target_pass_real=2.0, tokens_per_target_pass_error=[0.01, 0.03])
+    rows = rows.assign(tokens_per_target_pass_sim_low=1.0, tokens_per_target_pass_sim_high=3.0)
+    found = {each["goal"]: each for each in overall(rows)["goals"]}
+    assert {goal: each["met"] for goal, each in found.items()} == {
+        "tokens_per_s, median error": False, "tokens_per_s, p95 error": False,
+        "tokens_per_target_pass, median error": False, "Kendall tau, batch 1": True, "regret, batch 1": True,
+        "tokens_per_s of configurations in its interval": False,
+        "tokens_per_s of blocks of prompts in its interval": True,
+    }  # fmt: skip
+    assert found["tokens_per_s, median error"]["value"] == pytest.approx(0.035)
+    assert not verdicts({"figures": {"tokens_per_s": {"median": math.nan, "p95": 0.0}}, "by_batch": {}})[0]["met"]
 
 
 def test_tau_by_hand() -> None:

@@ -117,6 +117,9 @@ def test_the_page_holds_all_of_it_and_loads_nothing(small: Small) -> None:
     rows = small.rows
     page = validation_page(rows, small.forwards, overall(rows), {"design": "small.yaml"})
     assert "share of all error" in page
+    for figure in ("tokens_per_s", "matched_per_drafted_2", "level_1_ms_per_token"):
+        assert all(f"{figure}, {side}" in page for side in ("real", "simulated", "error"))
+    assert "tokens_per_target_pass, median error" in page, "a goal"
     assert all(name in page for name in rows["configuration"])
     assert "Validation: small.yaml" in page
     assert page.count("<svg") == 2
