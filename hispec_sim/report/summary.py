@@ -42,6 +42,8 @@ class PolicySummary(Plain):
     """The same against the fastest policy of two levels; null if there is none."""
     tokens_per_target_pass: float
     """Committed tokens per target verification of one sequence (mean accepted length)."""
+    tokens_per_target_pass_predicted: list[float] | None = None
+    """95 % interval of the same with the error of the trace; null where acceptance is assumed."""
     matched_per_drafted: dict[str, float]
     """Per verifying level: share of the tokens it verified that it accepted."""
     time_share: dict[str, float]

@@ -17,10 +17,8 @@ SHOWN_OPS = ("layer", "layer_linear", "attention", "lm_head")
 def summary_view(summary: Summary) -> RenderableType:
     """The comparison, what the assumed numbers change, and where latency came from."""
     parts: list[RenderableType] = [_policies(summary)]
-    for policy in summary.policies:
-        if policy.tokens_per_s_predicted is not None:
-            ends = _ends(*policy.tokens_per_s_predicted)
-            parts.append(Text(f"{policy.name}: tokens/s with the errors of trace and profile, 95 %: {ends}"))
+    if any(policy.tokens_per_s_predicted or policy.tokens_per_target_pass_predicted for policy in summary.policies):
+        parts.append(_predicted(summary))
     if summary.sensitivity:
         parts.append(_sensitivity(summary))
     parts.append(_latency(summary))
@@ -52,6 +50,21 @@ def _policies(summary: Summary) -> Table:
             _per_level(policy.time_share, "{:.0%}"),
             _per_level(policy.forwards_per_round, "{:.1f}"),
             style="bold" if speed.median == fastest else "",
+        )
+    return table
+
+
+def _predicted(summary: Summary) -> Table:
+    table = Table(title="how sure that is", title_justify="left", caption_justify="left")
+    table.caption = "95 % intervals with the errors of the trace (other prompts) and of the profile; -: these tell none"
+    for heading in ("policy", "tokens/s", "tokens per target pass"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for policy in summary.policies:
+        rate, per_pass = policy.tokens_per_s_predicted, policy.tokens_per_target_pass_predicted
+        table.add_row(
+            policy.name,
+            f"{rate[0]:.1f} to {rate[1]:.1f}" if rate else "-",
+            f"{per_pass[0]:.2f} to {per_pass[1]:.2f}" if per_pass else "-",
         )
     return table
 

@@ -27,7 +27,7 @@ from hispec_sim.scenario.load import LoadedScenario
 from hispec_sim.simulate.metrics import member_forward
 from hispec_sim.study.run import PolicyRuns
 from hispec_sim.study.sensitivity import Variation
-from hispec_sim.study.uncertainty import rate_interval
+from hispec_sim.study.uncertainty import predicted_intervals
 from hispec_sim.study.wall import WallPoint
 
 LIBRARIES = ("numpy", "pandas", "pydantic", "simpy")
@@ -120,7 +120,8 @@ def _policy(
     run: PolicyRuns, costs: dict[str, NetworkCost], autoregressive: float, best_single_layer: float | None
 ) -> PolicySummary:
     labels = [label(level) for level in run.policy.cascade.levels]
-    speed, predicted = run.median("tokens_per_s"), rate_interval(run, costs)
+    speed = run.median("tokens_per_s")
+    predicted = {name: list(ends) for name, ends in predicted_intervals(run, costs).items()}
 
     def per_level(name: str) -> dict[str, float]:
         figures = np.array([getattr(metrics, name) for metrics in run.metrics])
@@ -131,11 +132,12 @@ def _policy(
         name=run.policy.name,
         levels=labels,
         tokens_per_s=_interval(run, "tokens_per_s"),
-        tokens_per_s_predicted=None if predicted is None else list(predicted),
+        tokens_per_s_predicted=predicted.get("tokens_per_s"),
         tpot_ms=_interval(run, "tpot_ms"),
         speedup_vs_autoregressive=speed / autoregressive,
         speedup_vs_best_single_layer=None if best_single_layer is None else speed / best_single_layer,
         tokens_per_target_pass=run.median("tokens_per_target_pass"),
+        tokens_per_target_pass_predicted=predicted.get("tokens_per_target_pass"),
         matched_per_drafted=per_level("matched_per_drafted"),
         time_share={
             name: float(np.mean([metrics.time_share[k] for metrics in run.metrics])) for k, name in enumerate(labels)

@@ -7,7 +7,7 @@ them, so that their relative standard errors come on top: one factor on all time
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +21,7 @@ from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.study.run import PolicyRuns
 from hispec_sim.study.student import Z, student_t
 
+RATE, PER_PASS = "tokens_per_s", "tokens_per_target_pass"
 _MEDIAN_TO_SD = 1.4826  # of a normal distribution: median absolute deviation to standard deviation
 _Z90 = 1.2815515655446004
 _DOUBLE_SPACING = 4  # the error of linear interpolation grows as the spacing squared, and leaving out doubles it
@@ -71,21 +72,37 @@ def sampling_error(values: Collection[Sequence[float]]) -> float:
     return float(x.std(ddof=1) / math.sqrt(len(x)) / x.mean()) * student_t(len(x) - 1) / Z
 
 
-def rate_interval(run: PolicyRuns, costs: Mapping[str, NetworkCost]) -> tuple[float, float] | None:
-    """The interval of a scenario's tokens_per_s, from repetitions, the trace's prompts and the profiles.
+def predicted_intervals(run: PolicyRuns, costs: Mapping[str, NetworkCost]) -> dict[str, tuple[float, float]]:
+    """The intervals of a scenario's tokens_per_s and tokens_per_target_pass, from repetitions, the trace's groups of
+    prompts and, for the first, the profiles.
 
-    None where it would claim too much: without a trace of two groups of prompts, or where a profile carries no spread.
+    None of a figure for which it would claim too much: without a trace of two groups of prompts (a target alone needs
+    none), and for tokens_per_s where a profile carries no spread.
     """
-    profiles = [costs[name].profile for name in {level.network for level in run.policy.cascade.levels}]
+    cascade, found = run.policy.cascade, dict[str, tuple[float, float]]()
+    profiles = [costs[name].profile for name in {level.network for level in cascade.levels}]
+    alone = cascade.target == 0
+    errors = {RATE: 0.0, PER_PASS: math.nan} if alone else _errors_of_the_trace(run)
+    for name, error in errors.items():
+        if name == RATE:
+            told = all(profile.spread() is not None for profile in profiles)
+            error = math.hypot(error, max(map(profile_error, profiles))) if told else math.nan
+        if not math.isnan(error):
+            found[name] = interval([getattr(metrics, name) for metrics in run.metrics], error)
+    return found
+
+
+def _errors_of_the_trace(run: PolicyRuns) -> dict[str, float]:
+    """The relative standard errors that the number of groups of prompts leaves to figures; nan without a trace."""
     replay = run.policy.outcomes
-    if not isinstance(replay, ReplaySource) or any(profile.spread() is None for profile in profiles):
-        return None
-    by_group: dict[str, list[float]] = defaultdict(list)
+    if not isinstance(replay, ReplaySource):
+        return {RATE: math.nan, PER_PASS: math.nan}
+    passes = Counter(
+        request.index for move, request in zip(run.log.move, run.log.request, strict=True) if move.committed
+    )
+    ms_per_token, passes_per_token = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for request in run.log.requests:
         group = replay.trace.prompts[request.index % replay.trace.n_sequences].group
-        by_group[group].append((request.end_ms - request.start_ms) / request.output_tokens)
-    trace_error = sampling_error(by_group.values())
-    if math.isnan(trace_error):
-        return None
-    rates = [metrics.tokens_per_s for metrics in run.metrics]
-    return interval(rates, math.hypot(trace_error, max(map(profile_error, profiles))))
+        ms_per_token[group].append((request.end_ms - request.start_ms) / request.output_tokens)
+        passes_per_token[group].append(passes[request.index] / request.output_tokens)
+    return {RATE: sampling_error(ms_per_token.values()), PER_PASS: sampling_error(passes_per_token.values())}

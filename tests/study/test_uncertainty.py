@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.latency.profile import LatencyProfile
 from hispec_sim.latency.profile_file import read_profile, write_profile
 from hispec_sim.networks import known_networks
-from hispec_sim.report.summary import PolicySummary
+from hispec_sim.report.summary import PolicySummary, Summary
+from hispec_sim.report.tables import summary_view
 from hispec_sim.scenario.load import load_scenario
 from hispec_sim.study.study import Study
 from hispec_sim.study.uncertainty import profile_error, sampling_error
@@ -66,10 +69,17 @@ def policies(folder: Path, *overrides: str) -> dict[str, PolicySummary]:
 
 
 def test_an_interval_where_trace_and_profile_tell_it(folder: Path) -> None:
-    """The policy with a trace has one, around its median and wider than over repetitions; the other has none."""
+    """The policy with a trace has one, around its median and wider than over repetitions; the target alone has that of
+    the profile, and the repetitions'."""
     write_profile(spread(read_profile(PROFILE), 1.02), folder / "profile.csv")
     found = policies(folder)
-    assert found["alone"].tokens_per_s_predicted is None
+    alone, error = found["alone"], profile_error(read_profile(folder / "profile.csv"))
+    assert alone.tokens_per_s_predicted is not None
+    assert alone.tokens_per_s_predicted[1] / alone.tokens_per_s.median >= math.exp(1.95 * error)
+    assert alone.tokens_per_target_pass_predicted is None
+    per_pass = found["exit"].tokens_per_target_pass_predicted
+    assert per_pass is not None
+    assert per_pass[0] < found["exit"].tokens_per_target_pass < per_pass[1]
     assert found["exit"].tokens_per_s_predicted is not None
     low, high = found["exit"].tokens_per_s_predicted
     rate = found["exit"].tokens_per_s
@@ -80,9 +90,33 @@ def test_an_interval_where_trace_and_profile_tell_it(folder: Path) -> None:
     assert wider[0] < low < high < wider[1]
 
 
+def test_the_terminal_says_how_sure_that_is(folder: Path) -> None:
+    """The ends as they stand in the summary; nothing of it where neither trace nor profile tells anything."""
+    write_profile(spread(read_profile(PROFILE), 1.02), folder / "profile.csv")
+
+    def shown(*overrides: str) -> tuple[Summary, str]:
+        summary = Study(load_scenario(folder / "traced.yaml", list(overrides))).run().summary
+        console = Console(width=160, record=True, file=io.StringIO())
+        console.print(summary_view(summary))
+        return summary, console.export_text()
+
+    summary, text = shown()
+    policy = summary.policies[1]
+    assert policy.tokens_per_s_predicted is not None
+    assert policy.tokens_per_target_pass_predicted is not None
+    assert "how sure that is" in text
+    assert "{:.1f} to {:.1f}".format(*policy.tokens_per_s_predicted) in text
+    assert "{:.2f} to {:.2f}".format(*policy.tokens_per_target_pass_predicted) in text
+    write_profile(read_profile(PROFILE), folder / "bare.csv")
+    assumed = ("policies.exit.acceptance={model: independent, accept: [0.5]}", "networks.big.profile=bare.csv")
+    assert "how sure that is" not in shown(*assumed)[1]
+
+
 def test_no_interval_without_quantiles(folder: Path) -> None:
     write_profile(read_profile(PROFILE), folder / "profile.csv")
-    assert policies(folder)["exit"].tokens_per_s_predicted is None
+    found = policies(folder)
+    assert found["exit"].tokens_per_s_predicted is found["alone"].tokens_per_s_predicted is None
+    assert found["exit"].tokens_per_target_pass_predicted is not None, "which no profile has a part in"
 
 
 def test_repeated_runs_count_in_full() -> None:
