@@ -221,7 +221,7 @@ def validate_command(
     rows, forwards = compared.rows, compared.forwards
     if not len(rows):
         raise typer.Exit(INTERRUPTED)
-    result, cost = overall(rows), simulated.cost
+    result, cost = overall(rows, compared.prompts), simulated.cost
     settings = {key: value for key, value in decoding.items() if key != MACHINE} | {
         "profile": _named(profile), "trace": ", ".join(map(_named, trace)), "seed": seed,
         "device": cost.profile.device, "profile_date": cost.profile.provenance.date,

@@ -56,6 +56,14 @@ def budget_table(overall: Mapping[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def context_table(overall: Mapping[str, Any]) -> list[list[str]]:
+    """A row per range of contexts."""
+    return [
+        [f"{s['from']:.0f} to {s['to']:.0f}", str(s["prompts"]), percent(s["median"]), percent(s["bias"], "+")]
+        for s in overall["by_context"]
+    ]
+
+
 def goals_table(overall: Mapping[str, Any]) -> list[list[str]]:
     """A row per goal: what was reached, what was aimed at, and the verdict."""
     found = []
@@ -73,6 +81,7 @@ def level_columns(rows: pd.DataFrame) -> list[str]:
     return sorted(name for name in names if name.startswith(("matched_per_drafted_", "level_")))
 
 
+CONTEXT_HEAD = ("context, tokens", "decoded prompts", "median error", "bias")
 GOALS_HEAD = ("goal", "reached", "aim", "verdict")
 FIDELITY_HEAD = ("figure", "median error", "p95 error", "bias", "in the 95 % interval", "blocks in theirs")
 TAUS = {
@@ -123,7 +132,9 @@ def validation_page(
         Section(
             "Error budget",
             tables=[text_table(BUDGET_HEAD, budget_table(overall),
-                               "Error of tokens_per_s when all but one part is real.")],
+                               "Error of tokens_per_s when all but one part is real."),
+                    text_table(CONTEXT_HEAD, context_table(overall),
+                               "By context: single prompts, with real outcomes at the profile's prices.")],
             pictures=[Picture("factors", "error of tokens_per_s by factor", factor_figure(rows))],
         ),
         Section(

@@ -18,6 +18,7 @@ from hispec_sim.errors import InputError
 from hispec_sim.study.uncertainty import profile_error
 from hispec_sim.validate.budget import budget
 from hispec_sim.validate.compare import row_of, row_of_blocks
+from hispec_sim.validate.contexts import errors_by_prompt
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.forwards import forwards_table, machine_error, summed_times, times_of
 from hispec_sim.validate.observation import Observation, merged
@@ -112,7 +113,7 @@ class Campaign:
     def observations(self, configuration: Configuration, most_parts: int | None = None) -> list[Observation]:
         """The runs of a configuration, each of as many first parts as the first run has, or of at most so many; runs
         that have fewer are left out. Raises InputError if a file is damaged."""
-        parts = self._parts(configuration, 0, most_parts)
+        parts = self.parts(configuration, most_parts)
         runs: list[list[Observation]] = []
         while parts and len(parts) == len(runs[0] if runs else parts):
             runs.append(parts)
@@ -123,13 +124,18 @@ class Campaign:
         """These blocks of prompts, whole ones, of the first run of a configuration. Raises InputError if a file is
         damaged."""
         counts = [len(block) for block in configuration.parts(block_sizes)]
-        parts, ends = self._parts(configuration, 0, sum(counts)), accumulate(counts)
+        parts, ends = self.parts(configuration, sum(counts)), accumulate(counts)
         return [merged(parts[end - count : end]) for count, end in zip(counts, ends, strict=True) if end <= len(parts)]
 
     def _whole_blocks(self, configuration: Configuration, block_sizes: Sequence[int]) -> int:
         ends = list(accumulate(len(block) for block in configuration.parts(block_sizes)))
         there = takewhile(lambda part: self._file(configuration, 0, part).is_file(), range(ends[-1]))
         return bisect_right(ends, sum(1 for _ in there))
+
+    def parts(self, configuration: Configuration, most: int | None) -> list[Observation]:
+        """The first parts of the first run of a configuration that are there, or at most so many. Raises InputError if
+        a file is damaged."""
+        return self._parts(configuration, 0, most)
 
     def _parts(self, configuration: Configuration, repeat: int, most: int | None) -> list[Observation]:
         """The first parts of a run that are there, or at most so many."""
@@ -150,10 +156,12 @@ class Campaign:
 @dataclass(frozen=True, slots=True)
 class Compared:
     """`rows`: one for each configuration that has been decoded (see `compare.row_of`); `forwards`: what their forwards
-    took, and their prices (see `forwards.forwards_table`); `common_blocks`: of prompts, which all have decoded."""
+    took, and their prices (see `forwards.forwards_table`); `prompts`: the error at each decoded prompt's context (see
+    `contexts.errors_by_prompt`); `common_blocks`: of prompts, which all have decoded."""
 
     rows: pd.DataFrame
     forwards: pd.DataFrame
+    prompts: pd.DataFrame
     common_blocks: int
 
 
@@ -177,6 +185,11 @@ def compare_all(
     middle = {each: middle_run(found) for each, found in decoded.items()}
     times = {each: times_of(predictor, each, run) for each, run in middle.items()}
     everyone = summed_times(times.values())
+    prompts = [
+        errors_by_prompt(predictor, each, campaign.parts(each, len(run.verified)))
+        for each, run in middle.items()
+        if each.batch == 1
+    ]
     for configuration in configurations:
         if configuration in decoded:
             run = middle[configuration]
@@ -188,7 +201,12 @@ def compare_all(
                 row |= row_of_blocks(campaign.blocks(configuration, sizes), prediction, time_error)
             rows.append(row)
         tick()
-    return Compared(pd.DataFrame(rows), forwards_table(everyone) if rows else pd.DataFrame(), common)
+    return Compared(
+        rows=pd.DataFrame(rows),
+        forwards=forwards_table(everyone) if rows else pd.DataFrame(),
+        prompts=pd.concat(prompts) if prompts else pd.DataFrame({"context": [], "error": []}),
+        common_blocks=common,
+    )
 
 
 def middle_run(observations: Sequence[Observation]) -> Observation:

@@ -11,6 +11,7 @@ import pandas as pd
 from hispec_sim.study.fidelity import Fidelity, fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
 from hispec_sim.validate.budget import Budget
+from hispec_sim.validate.contexts import by_context
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.goals import verdicts
 from hispec_sim.validate.observation import Observation
@@ -78,9 +79,10 @@ def regret(rows: pd.DataFrame) -> float:
     return float(1 - real[simulated.argmax()] / real.max())
 
 
-def overall(rows: pd.DataFrame) -> dict[str, Any]:
+def overall(rows: pd.DataFrame, prompts: pd.DataFrame) -> dict[str, Any]:
     """Plain data: the fidelity of each figure; ranking and regret by batch, the ranking also with the outcomes or the
-    times of the real runs; the median size of each part's error; and which `goals` are met."""
+    times of the real runs; the median size of each part's error; the errors of `prompts` by context; and which `goals`
+    are met."""
     by_batch: dict[str, Mapping[str, float]] = {}
     for batch, each in rows.groupby("batch"):
         real, simulated = each[f"{RATE}_real"].tolist(), each[f"{RATE}_sim"].tolist()
@@ -112,6 +114,7 @@ def overall(rows: pd.DataFrame) -> dict[str, Any]:
         "by_batch": by_batch,
         "budget": parts,
         "largest_term": largest,
+        "by_context": by_context(prompts),
     }
     return result | {"goals": verdicts(result)}
 

@@ -17,12 +17,15 @@ from hispec_sim.study.fidelity import fidelity, kendall_tau
 from hispec_sim.study.uncertainty import interval
 from hispec_sim.validate.budget import Budget, budget
 from hispec_sim.validate.compare import overall, regret, row_of_blocks
+from hispec_sim.validate.contexts import by_context
 from hispec_sim.validate.design import Configuration
 from hispec_sim.validate.forwards import Times, forwards_table, machine_error, summed_times
 from hispec_sim.validate.goals import verdicts
 from hispec_sim.validate.observation import Figures, Observation, Shape
 from hispec_sim.validate.prediction import Prediction, Predictor
 from hispec_sim.validate.strata import resampled
+
+NO_PROMPTS = pd.DataFrame({"context": [], "error": []})
 
 
 def table(real: list[float], simulated: list[float], reach: float = 0.0) -> pd.DataFrame:
@@ -64,7 +67,7 @@ def test_blocks_have_an_interval_of_their_own() -> None:
     assert row_of_blocks(blocks, prediction, 0.3)["tokens_per_s_blocks_inside"] == 4, "an error of times comes on top"
     rows = table([100, 100], [100, 100]).assign(batch=1, blocks=[4, 2], tokens_per_s_blocks_inside=[3, 2])
     rows = rows.assign(**{f"error_{part}": 0.0 for part in Budget.__slots__})
-    assert overall(rows)["figures"]["tokens_per_s"]["coverage_of_blocks"] == pytest.approx(5 / 6)
+    assert overall(rows, NO_PROMPTS)["figures"]["tokens_per_s"]["coverage_of_blocks"] == pytest.approx(5 / 6)
 
 
 def test_regret_is_what_the_choice_costs() -> None:
@@ -79,10 +82,21 @@ def test_rankings_with_one_part_real_by_hand() -> None:
     rows["batch"] = 1
     rows = rows.assign(error_latency=[1.1, 0, 0, 0], error_acceptance=[0, 0, 0.5, 0])
     rows = rows.assign(error_control=0.0, error_machine=0.0, error_host=0.0)
-    found = overall(rows)["by_batch"]["1"]
+    found = overall(rows, NO_PROMPTS)["by_batch"]["1"]
     assert found["kendall_tau"] == pytest.approx(2 / 6)
     assert found["kendall_tau_real_outcomes"] == pytest.approx(4 / 6)
     assert found["kendall_tau_real_times"] == pytest.approx(4 / 6)
+
+
+def test_errors_by_context_by_hand() -> None:
+    """Ten prompts in five ranges of two: too fast by 1 % at the shortest contexts, too slow by 3 % at the longest."""
+    errors = pd.DataFrame({"context": [10.0 * n for n in range(10)], "error": [0.01] * 2 + [0.0] * 6 + [-0.03] * 2})
+    found = by_context(errors)
+    assert [(each["from"], each["to"], each["prompts"]) for each in found][::4] == [(0, 10, 2), (80, 90, 2)]
+    assert [each["bias"] for each in found] == pytest.approx([0.01, 0, 0, 0, -0.03])
+    assert found[4]["median"] == pytest.approx(0.03)
+    assert by_context(NO_PROMPTS) == []
+    assert len(by_context(errors.assign(context=7.0))) == 1, "all alike"
 
 
 def test_goals_are_met_or_missed() -> None:
@@ -91,7 +105,7 @@ def test_goals_are_met_or_missed() -> None:
     rows = rows.assign(**{f"error_{part}": 0.0 for part in Budget.__slots__})
     rows = rows.assign(tokens_per_target_pass_real=2.0, tokens_per_target_pass_error=[0.01, 0.03])
     rows = rows.assign(tokens_per_target_pass_sim_low=1.0, tokens_per_target_pass_sim_high=3.0)
-    found = {each["goal"]: each for each in overall(rows)["goals"]}
+    found = {each["goal"]: each for each in overall(rows, NO_PROMPTS)["goals"]}
     assert {goal: each["met"] for goal, each in found.items()} == {
         "tokens_per_s, median error": False, "tokens_per_s, p95 error": False,
         "tokens_per_target_pass, median error": False, "Kendall tau, batch 1": True, "regret, batch 1": True,

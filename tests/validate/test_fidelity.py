@@ -28,11 +28,12 @@ DESIGN = Path(__file__).parents[2] / "scenarios" / "validation" / "small.yaml"
 
 @dataclass(frozen=True)
 class Small:
-    """What the small design came to: runs, rows, and the forwards of the runs."""
+    """What the small design came to: runs, rows, the forwards of the runs, and the errors by prompt."""
 
     observations: list[Observation]
     rows: pd.DataFrame
     forwards: pd.DataFrame
+    prompts: pd.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     campaign.decode(runs, lambda c, r, part: observe(c, r, network, [ids[k] for k in parts[c][part]], time.thread_time))
     observations = [each for configuration in configurations for each in campaign.observations(configuration)]
     compared = compare_all(campaign, configurations, predictor, 4)
-    return Small(observations, compared.rows, compared.forwards)
+    return Small(observations, compared.rows, compared.forwards, compared.prompts)
 
 
 @pytest.mark.parametrize("name", ["tokens_per_target_pass", "forwards_per_token", "matched_per_drafted_1"])
@@ -91,9 +92,9 @@ def test_time_is_predicted_within_a_factor(rows: pd.DataFrame) -> None:
     assert (rows["tokens_per_s_sim"] / rows["tokens_per_s_real"]).between(1 / 2, 2).all()
 
 
-def test_the_whole_is_summed_up(rows: pd.DataFrame) -> None:
+def test_the_whole_is_summed_up(small: Small) -> None:
     """Every figure, both batches, and the part of the error that is left: time."""
-    result = overall(rows)
+    result = overall(small.rows, small.prompts)
     assert result["configurations"] == 10
     assert set(result["by_batch"]) == {"1", "4"}
     assert result["figures"]["tokens_per_target_pass"] == {"median": 0, "p95": 0, "bias": 0, "coverage": 1}
@@ -113,9 +114,20 @@ def test_every_forward_is_priced_beside_what_it_took(small: Small) -> None:
     assert table["error_share"].abs().is_monotonic_decreasing
 
 
+def test_prompts_tell_the_error_by_context(small: Small) -> None:
+    """Eight prompts in each configuration of one sequence; together they are off by what the latency is."""
+    alone = small.rows[small.rows["batch"] == 1]
+    assert len(small.prompts) == 8 * len(alone)
+    assert small.prompts["context"].between(12, 512).all()
+    assert small.prompts["error"].mean() == pytest.approx(alone["error_latency"].mean(), abs=0.05)
+    ranges = overall(small.rows, small.prompts)["by_context"]
+    assert sum(each["prompts"] for each in ranges) == len(small.prompts)
+
+
 def test_the_page_holds_all_of_it_and_loads_nothing(small: Small) -> None:
     rows = small.rows
-    page = validation_page(rows, small.forwards, overall(rows), {"design": "small.yaml"})
+    page = validation_page(rows, small.forwards, overall(rows, small.prompts), {"design": "small.yaml"})
+    page = page.replace("\u200b", "")  # where names may be broken
     assert "share of all error" in page
     for figure in ("tokens_per_s", "matched_per_drafted_2", "level_1_ms_per_token"):
         assert all(f"{figure}, {side}" in page for side in ("real", "simulated", "error"))
