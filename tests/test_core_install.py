@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,15 @@ def test_the_extra_is_named(
         main(arguments)
     assert exit_.value.code == 2
     assert capsys.readouterr().err == 'error: this command needs torch: pip install "hispec-sim[models]"\n'
+
+
+def test_every_package_of_an_extra_is_known() -> None:
+    """What is missing is named with its extra, whichever of an extra's packages it is."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {
+        requirement for extra in ("torch", "models", "sweep", "cluster", "report") for requirement in extras[extra]
+    }
+    assert {re.split(r"[^\w-]", requirement)[0] for requirement in needed} - {"hispec-sim"} <= set(EXTRAS)
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,15 @@ class ReplaySource:
         exit_ = self.trace.exits[column]
         if not found:
             if self.trace.sampling is not None or self.trace.labels[:, column].any():
+                target = self.trace.exits[-1].network
+                cure = (
+                    "record it with that exit among --exits and --middles"
+                    if exit_.network == target
+                    else f"recordings follow wrong tokens of the target's exits only: let an exit of {target} be that "
+                    "level, or give an acceptance model instead of a trace"
+                )
                 raise InputError(
-                    f"the trace holds no text behind wrong tokens of {exit_}, which a middle level needs; record it "
-                    f"with that exit among --middles"
+                    f"the trace holds no text behind wrong tokens of {exit_}, which a middle level needs; {cure}"
                 )
             return
         for below in self.columns[:level]:

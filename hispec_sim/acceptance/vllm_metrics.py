@@ -14,7 +14,7 @@ from pathlib import Path
 from hispec_sim.errors import InputError
 
 PREFIX = "vllm:spec_decode_num_"
-_LINE = re.compile(r"^(?P<name>vllm:spec_decode_num_\w+_total)\{(?P<labels>.*)\}\s+(?P<value>[^\s]+)(\s+\d+)?$")
+_LINE = re.compile(r"^(?P<name>vllm:spec_decode_num_\w+_total)(\{(?P<labels>.*)\})?\s+(?P<value>[^\s]+)(\s+\d+)?$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 UNKNOWN = (
@@ -88,13 +88,13 @@ def read_metrics(path: Path, model: str | None = None) -> Counters:
         found = _LINE.match(line.strip())
         if found is None:
             continue
-        labels = dict(_LABEL.findall(found["labels"]))
+        labels = dict(_LABEL.findall(found["labels"] or ""))
         name = found["name"].removeprefix(PREFIX).removesuffix("_total")
         place = labels.get("position", "-1")
-        if name == "accepted_tokens_per_pos" and not place.isdigit():
+        if name == "accepted_tokens_per_pos" and not place.isdecimal():
             raise InputError(f'{path}, line {number}: no position="..." among the labels')
         mine = totals.setdefault(labels.get("model_name", "(no name)"), {})
-        key = (name, int(place) if place.isdigit() else -1)
+        key = (name, int(place) if place.isdecimal() else -1)
         mine[key] = mine.get(key, 0) + _count(found["value"], f"{path}, line {number}")
     if not totals:
         raise InputError(
@@ -116,6 +116,11 @@ def _counters(path: Path, model: str, found: dict[tuple[str, int], int]) -> Coun
     ]
     if not places:
         missing.append(PREFIX + "accepted_tokens_per_pos_total")
+    if missing == [PREFIX + "drafts_total", PREFIX + "accepted_tokens_per_pos_total"]:
+        raise InputError(
+            f"{path} lacks {' and '.join(missing)}, which servers of vLLM V0 and the first of V1 do not count: "
+            "acceptance by position needs vLLM V1's metrics; dump them from a server with a newer vLLM"
+        )
     if missing:
         raise InputError(f"{path} lacks {', '.join(missing)}; dump /metrics as a whole")
     if places != list(range(len(places))):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
+from rich.segment import Segment, Segments
 
 from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.errors import InputError
@@ -112,20 +112,25 @@ def decode_command(
     tokenizer = target.tokenizer
     ids = tokenizer.encode_prompt(text, chat=chat)
     settings = Settings(max_new_tokens, tokenizer.stop_ids, temperature, top_p, seed)
-    stream = tokenizer.stream()
+    stream = tokenizer.stream(behind=ids)
+
+    def write(piece: str, style: str) -> None:
+        # A segment goes out as it is; rich expands tabs and strips control characters of any other text.
+        console.print(Segments([Segment(piece, console.get_style(style))]), soft_wrap=True)
 
     def show(_: int, tokens: Sequence[Token]) -> None:
         for token in tokens:
             style = TARGET_STYLE if token.level == cascade.target else LEVEL_STYLES[token.level % len(LEVEL_STYLES)]
-            console.print(Text(stream.push(token.token_id), style=style), end="", soft_wrap=True)
+            write(stream.push(token.token_id), style)
 
-    console.print(Text(text, style="dim"), end="", soft_wrap=True)
+    write(text, "dim")
     decoders = [
         Decoder(each, networks, slots=1, max_tokens=len(ids) + max_new_tokens)
         for each in (cascade, Cascade((replace(cascade.levels[-1], verify_period=0),)))[: 1 + (compare > 0)]
     ]
     generation = generate_with(decoders[0], ids, settings, show)
-    console.print(stream.finish())
+    write(stream.finish(), TARGET_STYLE)
+    console.print()
     console.print(summary_line(generation, cascade), style="bold", soft_wrap=True)
     if compare:
         ours, plain = decoders
@@ -153,7 +158,7 @@ def build_cascade(
     """
     levels: list[tuple[str, int]] = [("draft", depths["draft"])] if "draft" in depths else []
     for exit_ in filter(None, exits.split(",")):
-        if not exit_.strip().isdigit() or not 1 <= int(exit_) < depths["target"]:
+        if not exit_.strip().isdecimal() or not 1 <= int(exit_) < depths["target"]:
             raise InputError(f"--exits {exits}: {exit_!r} must be a layer from 1 to {depths['target'] - 1}")
         levels.append(("target", int(exit_)))
     levels.append(("target", depths["target"]))
@@ -194,6 +199,7 @@ def summary_line(generation: Generation, cascade: Cascade) -> str:
 
 def _comparison(run: Callable[[bool], Generation], rounds: int, greedy: bool) -> str:
     ratios, same = [], True
+    run(False)  # as the cascade has decoded once, for the text shown: a first run is slower
     for _ in range(rounds):
         plain, ours = run(False), run(True)
         ratios.append(ours.tokens_per_s / plain.tokens_per_s)

@@ -23,7 +23,7 @@ from hispec_sim.cli.validate import validate_command
 from hispec_sim.errors import InputError
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors", "tokenizers", "gguf"), "models"),
+    **dict.fromkeys(("torch", "threadpoolctl", "safetensors", "tokenizers", "gguf", "filelock"), "models"),
     **dict.fromkeys(("jinja2", "markupsafe"), "report"),
     **dict.fromkeys(("pyarrow", "optuna"), "sweep"),
     "ray": "cluster",

@@ -35,7 +35,10 @@ def check_command(
             help="humaneval, prose, stdlib, reference, or a JSONL file.", show_default="prose, or the model's own"
         ),
     ] = None,
-    clock: Annotated[str, typer.Option(help="wall or processor, as for hispec profile run.")] = "wall",
+    clock: Annotated[
+        str | None,
+        typer.Option(help="wall or processor, as for hispec profile run.", show_default="the profile's"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the points.")] = 0,
     other_device: Annotated[
         bool, typer.Option("--other-device", help="Check even a profile of another machine or model.")
@@ -48,6 +51,7 @@ def check_command(
     from hispec_sim.execute.generate import use_threads
     from hispec_sim.models.layouts import lay_out_for_cpu
     from hispec_sim.models.loading import load_model
+    from hispec_sim.profiler.bench import CLOCKS
     from hispec_sim.profiler.machine import check_same_machine, conditions
     from hispec_sim.profiler.selfcheck import check_profile
 
@@ -61,7 +65,9 @@ def check_command(
             f"{opened.network.config.shape.n_layers}: give the model that it was measured with"
         )
     if not other_device:
-        check_same_machine(loaded, conditions(opened))
+        check_same_machine(loaded, conditions(opened), options=("threads", "dtype"))
+    told = loaded.provenance.machine.get("clock")
+    clock = clock or (told if told in CLOCKS else CLOCKS[0])
     print_checks(Console(), check_profile(loaded, opened, clock=clock, seed=seed, prompts=prompts))
 
 

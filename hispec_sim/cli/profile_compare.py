@@ -32,6 +32,8 @@ def compare_command(
     if out is not None:
         if out.suffix not in FIGURES:
             raise InputError(f"--out must end in {', '.join(FIGURES)}, got {out}")
+        if not out.parent.is_dir():
+            raise InputError(f"--out {out}: there is no directory {out.parent}; make it first")
         if out.exists() and not force:
             raise InputError(f"{out} exists already; nothing was written. Give --force to replace it.")
     a, b = read_profile(first), read_profile(second)

@@ -85,8 +85,10 @@ def kernels_command(
 
 
 def _table(found: Breakdown, ceilings: Ceilings) -> Table:
+    graph, without = (" as a CUDA graph", " and without the graph") if found.replayed else ("", "")
     title = (
-        f"{found.name}: {found.step_ms:.3f} ms, {found.profiled_ms:.3f} ms with the profiler on (shares are of that); "
+        f"{found.name}: {found.step_ms:.3f} ms{graph}, {found.profiled_ms:.3f} ms with the profiler on{without} "
+        "(shares are of that); "
         f"at the ceilings {found.floor_ms(ceilings):.3f} ms"
     )
     table = Table(title=title, title_justify="left")

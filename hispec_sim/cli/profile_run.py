@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +23,12 @@ from hispec_sim.latency import write_profile
 if TYPE_CHECKING:
     from hispec_sim.latency import LatencyProfile
     from hispec_sim.profiler.measure import Stand
+    from hispec_sim.profiler.measurement import Measurement
     from hispec_sim.profiler.selfcheck import SelfCheck, Times
 
 INTERRUPTED = 130
+CONDITIONS = "conditions"
+"""Key of the settings under which stands what a measurement was begun on and with."""
 _SAME = (
     "model",
     "exit_heads",
@@ -109,6 +112,7 @@ def run_command(
         unfinished_path,
         with_notes,
     )
+    from hispec_sim.profiler.machine import conditions_throughout
     from hispec_sim.profiler.selfcheck import SelfCheck
 
     console = Console(stderr=True)
@@ -121,12 +125,13 @@ def run_command(
     }  # fmt: skip
     if not settings["batches"]:
         raise InputError("--batch needs at least one number")
-    settings["command"] = _command(settings, budget, check, out)
     measurement = _opened(settings, unfinished_path(out), out, resume=resume, force=force)
+    measurement.settings["command"] = _command(measurement.settings, budget, check, out)
     with turns(turns_file, seconds_of("--turn", turn)) as rest:
         use_threads(threads)
         loaded = load_model(model, dtype=dtype, device=device, exit_heads=exit_heads)
         lay_out_for_cpu(loaded.network)
+        _check_conditions(measurement, conditions_throughout(loaded), unfinished_path(out))
         grid = grid_for(
             loaded.network,
             batches=tuple(settings["batches"]),
@@ -178,8 +183,9 @@ def _checked(profile: LatencyProfile, checking: SelfCheck, times: Times) -> Late
     return replace(noted, provenance=replace(noted.provenance, decode_error=round(decode_error(checks), 4)))
 
 
-def _opened(settings: dict[str, Any], path: Path, out: Path, *, resume: bool, force: bool) -> Any:
-    """A new measurement, or the unfinished one if it is of the same."""
+def _opened(settings: dict[str, Any], path: Path, out: Path, *, resume: bool, force: bool) -> Measurement:
+    """A new measurement, or the unfinished one if it is of the same. Noise that was allowed once stays allowed: what
+    was measured in it is kept."""
     from hispec_sim.profiler.measurement import Measurement
 
     if out.exists() and not force:
@@ -189,14 +195,34 @@ def _opened(settings: dict[str, Any], path: Path, out: Path, *, resume: bool, fo
             raise InputError(f"{path} is an unfinished measurement: go on with --resume, or replace it with --force")
         return Measurement(settings)
     measurement = Measurement.load(path)
-    for key in _SAME:
-        if measurement.settings.get(key) != settings[key]:
-            raise InputError(
-                f"{path} was begun with {key} {measurement.settings.get(key)}, not {settings[key]}: give the same, or "
-                "measure anew with --force"
-            )
-    measurement.settings = {**settings, "date": measurement.settings["date"]}
+    began = measurement.settings
+    _demand_same(path, began, settings, _SAME)
+    kept = {key: began[key] for key in ("date", CONDITIONS) if key in began}
+    allow_noise = settings["allow_noise"] or bool(began.get("allow_noise"))
+    measurement.settings = {**settings, **kept, "allow_noise": allow_noise}
     return measurement
+
+
+def _check_conditions(measurement: Measurement, here: Mapping[str, str], path: Path) -> None:
+    """Note what a new measurement is begun on and with. Raises InputError if an unfinished one was begun on another
+    machine, with other weights or other software: times of both make no profile."""
+    began = measurement.settings.setdefault(CONDITIONS, None if measurement.scenes else dict(here))
+    if not isinstance(began, dict):
+        raise InputError(
+            f"{path} does not tell which machine it was begun on, as an older release left it: measure anew with "
+            "--force, or into another --out"
+        )
+    _demand_same(path, began, here, here)
+
+
+def _demand_same(path: Path, began: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raises InputError unless an unfinished measurement was begun with the same."""
+    for key in keys:
+        if began.get(key) != now[key]:
+            raise InputError(
+                f"{path} was begun with {key} {began.get(key)}, not {now[key]}: go on with the same, or measure anew "
+                "with --force, or into another --out"
+            )
 
 
 def numbers(option: str, text: str) -> list[int]:

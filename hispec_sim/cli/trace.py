@@ -178,8 +178,10 @@ def import_vllm(
     counters = read_metrics(file, model_name)
     if since is not None:
         counters = counters.since(read_metrics(since, counters.model))
-    command = shlex.join(["hispec", "trace", "import", "vllm", str(file), *(["--since", str(since)] if since else [])])
-    block = scenario_block(counters, f"vLLM counters of {counters.model} ({command})", notes_on(counters))
+    words = ["hispec", "trace", "import", "vllm", str(file)]
+    words += ["--since", str(since)] if since else []
+    words += ["--model-name", model_name] if model_name else []
+    block = scenario_block(counters, f"vLLM counters of {counters.model} ({shlex.join(words)})", notes_on(counters))
     if out is None:
         typer.echo(block, nl=False)
         return

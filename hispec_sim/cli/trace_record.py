@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hispec_sim.profiler.record import Stand
 
 INTERRUPTED = 130
+WEIGHTS = "weights_sha256"
 
 
 def record_command(
@@ -91,25 +92,24 @@ def record_command(
     from hispec_sim.profiler.record import read_settings, start
 
     console = Console(stderr=True)
+    if not resume and model is None:
+        raise InputError("a new recording needs --model; to go on with one, say --resume")
+    settings: dict[str, Any] = {
+        "model": model, "draft_models": draft_model or [], "prompts": prompts, "split": split, "limit": limit,
+        "chat": chat, "skip_long": skip_long, "exits": exits, "draft_exits": draft_exits, "exit_heads": exit_heads,
+        "middles": middles, "places": places, "off_path_tokens": off_path_tokens, "max_new_tokens": max_new_tokens,
+        "temperature": temperature, "top_p": top_p, "seed": seed, "batch": batch, "dtype": dtype, "device": device,
+        "threads": threads, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    settings["command"] = _command(settings, out)
     if resume:
-        settings = read_settings(out)
-    else:
-        if model is None:
-            raise InputError("a new recording needs --model; to go on with one, say --resume")
-        settings = {
-            "model": model, "draft_models": draft_model or [], "prompts": prompts, "split": split, "limit": limit,
-            "chat": chat, "skip_long": skip_long, "exits": exits, "draft_exits": draft_exits, "exit_heads": exit_heads,
-            "middles": middles, "places": places, "off_path_tokens": off_path_tokens, "max_new_tokens": max_new_tokens,
-            "temperature": temperature, "top_p": top_p, "seed": seed, "batch": batch, "dtype": dtype, "device": device,
-            "threads": threads, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
-        settings["command"] = _command(settings, out)
+        settings = read_settings(out, [*settings, WEIGHTS])
     use_threads(settings["threads"])
     opened = _Opened(settings)
     if not resume:
-        settings["weights_sha256"] = opened.hashes
+        settings[WEIGHTS] = opened.hashes
         start(out, settings, force=force)
-    elif settings["weights_sha256"] != opened.hashes:
+    elif settings[WEIGHTS] != opened.hashes:
         raise InputError(f"the model {settings['model']} has changed since the recording began; record anew")
     if opened.skipped:
         console.print(f"{opened.skipped} prompts left out: they do not fit the model's positions")
@@ -148,7 +148,10 @@ class _Opened:
         }
         found = [exit_ for each in drafts for exit_ in _exits(each.network, settings["draft_exits"], "--draft-exits")]
         mine = _exits(target.network, settings["exits"], "--exits")
-        middles = [e for e in _exits(target.network, settings["middles"], "--middles")[:-1] if e in mine]
+        middles = _exits(target.network, settings["middles"], "--middles")[:-1]
+        if settings["middles"] != "all" and (unread := [e.exit_layer for e in middles if e not in mine]):
+            raise InputError(f"--middles {unread[0]}: only exits that are read can be followed; add it to --exits too")
+        middles = [e for e in middles if e in mine]
         self.plan = Plan(
             exits=(*found, *mine),
             middles=tuple(middles),

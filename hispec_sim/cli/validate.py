@@ -132,6 +132,7 @@ def validate_command(
         paired_sequences,
         prompt_sets,
     )
+    from hispec_sim.validate.shared_caches import SharedCaches
     from hispec_sim.validate.strata import strata_of
 
     try:
@@ -194,6 +195,7 @@ def validate_command(
             parts = {each: list(chain.from_iterable(each.parts(sizes))) for each in configurations}
             exits = sorted({exit_layer for each in configurations for exit_layer in each.exits})
             prompt_caches = PromptCaches(network, exits, keep=max(sizes))  # a block is decoded before the next
+            shared = SharedCaches(network, exits, max(map(len, ids)) + longest)
             try:
                 runs = campaign.missing(configurations, repeats, sizes)
                 n_runs = repeats * sum(map(len, parts.values()))
@@ -202,7 +204,7 @@ def validate_command(
                         runs,
                         lambda c, r, part: moments.measure(
                             lambda: observe(
-                                c, r, network, [ids[k] for k in parts[c][part]], CLOCKS[clock], prompt_caches
+                                c, r, network, [ids[k] for k in parts[c][part]], CLOCKS[clock], prompt_caches, shared
                             ),
                             lambda: bar.note("waiting for a quiet moment"),
                         ),

@@ -25,7 +25,7 @@ from hispec_sim.scheduler import Grouping, Scheduler
 from hispec_sim.step_graph import Node, shared_graph
 
 Committed = Callable[[int, Sequence[Token]], None]
-"""Called with a sequence's index and the tokens that have just become final."""
+"""Called with a sequence's index and the tokens that have just become final. Its time is no part of the record."""
 
 
 @dataclass(slots=True)
@@ -102,13 +102,19 @@ class Decoder:
         apart; without, levels take the prompt in when it is their turn. Networks in `prompt_caches` take it from there,
         where it stands already. `prefilled` says that the caches that the
         networks brought hold all prompts so already, there being a slot for each. Raises InputError when a prompt is
-        empty or does not fit, or has no slot of its own though it must.
+        empty, does not fit or holds a token that a network has not, or has no slot of its own though it must.
         """
         if prefilled and len(prompts) > self._slots:
             raise InputError(f"{len(prompts)} prompts cannot stand in the caches of {self._slots} slots already")
+        vocab_size = min(each.network.config.shape.vocab_size for each in self._networks.values())
         for index, prompt in enumerate(prompts):
             if not prompt:
                 raise InputError(f"prompt {index} is empty; give at least one token")
+            if max(prompt) >= vocab_size:
+                raise InputError(
+                    f"prompt {index} holds the token {max(prompt)}, but the network has only {vocab_size} tokens: "
+                    "leave that token's text out, or take the tokenizer that belongs to the network"
+                )
             if len(prompt) + max_new_tokens > self._max_tokens:
                 raise InputError(
                     f"prompt {index} has {len(prompt)} tokens and {max_new_tokens} new ones are asked for, but the "
@@ -149,7 +155,9 @@ class Decoder:
                     committed = self._finish_step(sequence, rows, stop_ids)
                     if committed:
                         outputs[sequence.index].extend(token.token_id for token in committed)
+                        began_s = self._clock_s()
                         on_commit(sequence.index, committed)
+                        self._began_s += self._clock_s() - began_s
                 if sequence.room:
                     scheduler.ask(sequence.node.span, sequence)
                 else:

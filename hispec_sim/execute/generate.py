@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,21 +10,31 @@ import numpy as np
 import torch
 
 from hispec_sim.cascade import Cascade
+from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Chooser, Greedy, Sampling, Token
 from hispec_sim.execute.decoder import Decoder
 from hispec_sim.execute.record import Record
 from hispec_sim.models.llama import Llama, dtype_of
+from hispec_sim.models.picking import COLDEST
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to decode. Temperature 0 is greedy."""
+    """How to decode. Temperature 0 is greedy. Raises InputError for a temperature or a top-p that cannot be."""
 
     max_new_tokens: int
     stop_ids: Collection[int] = ()
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature == 0 or COLDEST <= self.temperature < math.inf):
+            raise InputError(
+                f"temperature must be 0, which decodes greedily, or from {COLDEST:g} on, got {self.temperature}"
+            )
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be above 0 and at most 1, got {self.top_p}")
 
     def chooser(self) -> Chooser:
         """A chooser with a stream of its own."""

@@ -1,4 +1,5 @@
-"""What an execution did: enough to replay it in the simulator and to prove what was reused."""
+"""What an execution did: enough to prove what was reused, and to replay it in the simulator unless it met a stop token,
+which the simulator does not know."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from hispec_sim.cascade import Forward
 
 @dataclass(slots=True)
 class SequenceRecord:
-    """One sequence: the forwards that were run for it, in order, and the outcomes of its verifications."""
+    """One sequence: the forwards that were run for it, in order, and the outcomes of its verifications, but for whether
+    a stop token was among the tokens."""
 
     forwards: list[Forward] = field(default_factory=list)
     verified: list[tuple[int, int, int]] = field(default_factory=list)  # level, run, matched
@@ -38,8 +40,8 @@ class DeviceForward:
 
 @dataclass(slots=True)
 class Record:
-    """A whole execution. `wall_ms` includes the time between forwards, and `prefill_ms` of prefill where that was a
-    phase of its own, whose forwards are not among those of `device`."""
+    """A whole execution. `wall_ms` includes the time between forwards, but not what `on_commit` took; `prefill_ms` is
+    that of prefill where it was a phase of its own, whose forwards are not among those of `device`."""
 
     sequences: list[SequenceRecord] = field(default_factory=list)
     device: list[DeviceForward] = field(default_factory=list)

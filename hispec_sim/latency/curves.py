@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from hispec_sim.latency.devices import known_devices
 from hispec_sim.latency.interpolation import OpInterpolator
 from hispec_sim.latency.ops import OPS, is_step_op
 from hispec_sim.latency.profile import LatencyProfile, OpTable
-from hispec_sim.latency.roofline import roofline_profile
+from hispec_sim.latency.roofline import roofline_profile, whole_forwards
 
 _PER_OP = 4  # curves that can still be told apart
 _LINE_POINTS = 200
@@ -19,7 +20,8 @@ _LINE_POINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One op along `axis`, its other axes held. `x`, `ms`, `measured`: (n,); `line_*`, `roofline_ms`: (m,)."""
+    """One op, or whole forwards, along `axis`, the other axes held. `x`, `ms`, `measured`: points of the profile, (n,);
+    `line_*`, `roofline_ms`: (m,)."""
 
     op: str
     label: str
@@ -35,7 +37,7 @@ class Slice:
 
 def profile_slices(profile: LatencyProfile) -> tuple[Slice, ...]:
     """Token ops over tokens, a curve for each tensor parallelism; the others over context, one for some batches; ops of
-    the decode loop, and whole layers once more, over query tokens."""
+    the decode loop, and whole layers once more, over query tokens; whole forwards over layers."""
     device = known_devices().get(profile.device)
     bare = None
     if device is not None and profile.provenance.dtype == "bfloat16":
@@ -52,6 +54,7 @@ def profile_slices(profile: LatencyProfile) -> tuple[Slice, ...]:
                 slices += [_over_context(tables[0], int(place), bare) for place in few]
             if is_step_op(op) or op == "layer":
                 slices += [_over_query_tokens(tables[0], int(place)) for place in few]
+    slices += [_over_layers(profile, degree, bare) for degree in profile.tensor_parallels[:_PER_OP]]
     return tuple(slices)
 
 
@@ -109,6 +112,41 @@ def _over_query_tokens(table: OpTable, place: int) -> Slice:
         line_ms=np.array([float(asked.at(batch, x, context)) for x in line_x]),
         roofline_ms=None,
     )
+
+
+def _over_layers(profile: LatencyProfile, tensor_parallel: int, bare: LatencyProfile | None) -> Slice:
+    """What a draft by each exit costs. No row of a profile is a whole forward, so there are no points."""
+    table = profile.table("layer", tensor_parallel) or profile.table("attention", tensor_parallel)
+    assert table is not None, "a profile has layers, whole or in parts"
+    context = float(table.context[len(table.context) // 2])
+    layers, none = range(1, profile.network.n_layers + 1), np.empty(0)
+    line_ms, roofline_ms = (
+        None if source is None else _forwards_ms(source, tensor_parallel, layers, context) for source in (profile, bare)
+    )
+    assert line_ms is not None
+    return Slice(
+        op="whole forward over layers",
+        label=f"tensor parallel {tensor_parallel}",
+        axis="layers",
+        held=f"one token, context {context:.0f}",
+        x=none,
+        ms=none,
+        measured=none.astype(np.bool_),
+        line_x=np.array(layers, dtype=np.float64),
+        line_ms=line_ms,
+        roofline_ms=roofline_ms,
+    )
+
+
+def _forwards_ms(
+    profile: LatencyProfile, tensor_parallel: int, layers: Iterable[int], context: float
+) -> NDArray[np.float64]:
+    """Forwards of one token through the first so many layers, read out behind the last of them."""
+    cost = whole_forwards(profile, tensor_parallel)
+    forwards = [
+        cost.forward_ms(first_layer=0, last_layer=last, batch=1, tokens=1, logits=1, context=context) for last in layers
+    ]
+    return np.array(forwards)
 
 
 def _between(axis: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,9 +1,14 @@
 """Latency profiles from the CSV files of Vidur (github.com/microsoft/vidur, data/profiling): mlp.csv, attention.csv and
-all_reduce.csv, medians in milliseconds on one GPU of a tensor-parallel group."""
+all_reduce.csv, medians in milliseconds on one GPU of a tensor-parallel group.
+
+At first all three lay in data/profiling/DEVICE, and all_reduce.csv told a message's tokens and their width. Later ones
+lie in data/profiling/compute/DEVICE/MODEL and data/profiling/network/NODE, and all_reduce.csv tells a message's bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -65,7 +70,7 @@ def import_vidur(
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, index_col=False)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; give the folder that holds Vidur's mlp.csv and attention.csv"
@@ -75,32 +80,54 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _mine(frame: pd.DataFrame, path: Path, network: NetworkSpec, heads: str) -> pd.DataFrame:
-    """The rows of a network."""
+    """The rows of a network, its tensor parallelisms as numbers."""
     wanted = {heads: network.n_heads, "n_kv_head": network.n_kv_heads, "n_embd": network.hidden_size}
     if heads == "n_head":
         wanted["n_expanded_embd"] = network.intermediate_size
-    _demand(frame, path, [*wanted, "num_tensor_parallel_workers"])
-    mine = frame
-    for column, value in wanted.items():
-        mine = mine[mine[column] == value]
+    key = "num_tensor_parallel_workers"
+    _demand(frame, path, [*wanted, key])
+    mine = _where(frame, path, wanted)
     if mine.empty:
         shape = ", ".join(f"{column} {value}" for column, value in wanted.items())
         raise InputError(f"{path} has no row of {network.name} ({shape})")
-    return mine
+    return mine.assign(**{key: _numbers(mine, path, key)})
+
+
+def _where(frame: pd.DataFrame, path: Path, wanted: Mapping[str, float]) -> pd.DataFrame:
+    """The rows with these values; an empty cell is no value."""
+    for column, value in wanted.items():
+        frame = frame[_numbers(frame, path, column, empty=math.nan) == value]
+    return frame
+
+
+def _numbers(frame: pd.DataFrame, path: Path, column: str, *, empty: float | None = None) -> pd.Series[float]:
+    """The cells of a column as numbers, with `empty` for empty ones. Raises InputError at a cell that is none, or empty
+    where that stands for nothing."""
+    cells = frame[column]
+    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+    wrong = ~np.isfinite(numbers) & (cells.notna() | (empty is None))
+    if wrong.any():
+        row = int(cells.index[wrong][0])
+        found = "is empty" if pd.isna(cells[row]) else f"has '{cells[row]}'"
+        raise InputError(f"{path}: column {column} {found} in row {row + 1} below the header, where a number belongs")
+    return numbers if empty is None else numbers.fillna(empty)
 
 
 def _demand(frame: pd.DataFrame, path: Path, columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
-        raise InputError(f"{path}: column missing: {', '.join(missing)}; is it Vidur's?")
+        raise InputError(f"{path}: column missing: {', '.join(missing)}; give the file as Vidur has it")
 
 
 def _sum_ms(frame: pd.DataFrame, path: Path, parts: Sequence[str]) -> pd.Series[float]:
     """The medians of all parts of each row added up; what Vidur times for some networks only counts where it is."""
     columns = {part: f"time_stats.{part}.median" for part in parts}
     _demand(frame, path, [column for part, column in columns.items() if part not in OPTIONAL])
-    present = [column for column in columns.values() if column in frame.columns]
-    return frame[present].fillna(0.0).sum(axis=1)
+    total = pd.Series(0.0, index=frame.index)
+    for part, column in columns.items():
+        if column in frame.columns:
+            total += _numbers(frame, path, column, empty=0.0 if part in OPTIONAL else None)
+    return total
 
 
 def _tokens(frame: pd.DataFrame, path: Path, network: NetworkSpec, degree: int) -> list[ProfileRow]:
@@ -112,7 +139,7 @@ def _tokens(frame: pd.DataFrame, path: Path, network: NetworkSpec, degree: int) 
         ("layer_elementwise", ELEMENTWISE, SMOOTH_TOKENS),
         ("embedding", ("emb",), SMOOTH_TOKENS),
     ):
-        by_tokens = _sum_ms(frame, path, parts).groupby(frame["num_tokens"]).median()
+        by_tokens = _sum_ms(frame, path, parts).groupby(_numbers(frame, path, "num_tokens")).median()
         rows += _on_grid(op, degree, by_tokens, grid)
     share = network.head_parameters / network.layer_parameters
     rows += [
@@ -147,9 +174,9 @@ def _on_grid(op: str, degree: int, by_tokens: pd.Series[float], grid: Sequence[i
 def _attention(frame: pd.DataFrame, path: Path, degree: int) -> list[ProfileRow]:
     """Decoding at the largest full grid of batches and contexts that there is."""
     _demand(frame, path, ["batch_size", "kv_cache_size", "prefill_chunk_size"])
-    decode = frame[frame["prefill_chunk_size"] == 0]
+    decode = frame[_numbers(frame, path, "prefill_chunk_size") == 0]
     ms = _sum_ms(decode, path, ("attn_decode", *AROUND_ATTENTION))
-    by_point = ms.groupby([decode["batch_size"], decode["kv_cache_size"]]).median()
+    by_point = ms.groupby([_numbers(decode, path, column) for column in ("batch_size", "kv_cache_size")]).median()
     points = by_point.index.to_frame().to_numpy(dtype=np.int64).tolist()
     at = {(batch, cached): float(ms) for (batch, cached), ms in zip(points, by_point, strict=True) if ms > 0}
     if not at:
@@ -184,11 +211,14 @@ def _thinned(cached: Sequence[int]) -> list[int]:
 def _all_reduce(frame: pd.DataFrame, path: Path, network: NetworkSpec, degree: int) -> list[ProfileRow]:
     """All-reduces of hidden states in 16 bits among the GPUs of one node."""
     column = "time_stats.all_reduce.median"
-    _demand(frame, path, ["num_workers", "size", "collective", "devices_per_node", column])
-    mine = frame[(frame["num_workers"] == degree) & (frame["collective"] == "all_reduce")]
-    mine = mine[mine["devices_per_node"] == degree]
-    if mine.empty:
-        return []
-    by_size = mine.groupby("size")[column].median()
-    by_tokens = pd.Series(by_size.to_numpy(), index=by_size.index.to_numpy() / (2 * network.hidden_size))
-    return _on_grid("all_reduce_nccl", degree, by_tokens, MESSAGE_TOKENS)
+    _demand(frame, path, ["num_workers", column])
+    if {"n_embd", "num_tokens"} <= set(frame.columns):  # the first layout; nodes are not told apart there
+        wanted, size, per_token = {"n_embd": network.hidden_size}, "num_tokens", 1
+    else:
+        _demand(frame, path, ["size", "collective", "devices_per_node"])
+        frame = frame[frame["collective"] == "all_reduce"]
+        wanted, size, per_token = {"devices_per_node": degree}, "size", 2 * network.hidden_size
+    mine = _where(frame, path, {"num_workers": degree, **wanted})
+    tokens = _numbers(mine, path, size) / per_token
+    by_tokens = _numbers(mine, path, column)[tokens > 0].groupby(tokens[tokens > 0]).median()
+    return [] if by_tokens.empty else _on_grid("all_reduce_nccl", degree, by_tokens, MESSAGE_TOKENS)

@@ -133,6 +133,8 @@ def leave_one_out(profile: LatencyProfile) -> dict[str, LeaveOneOut]:
 
     For every axis in turn the whole plane of a point is left out and bridged from the planes beside it, so
     the spacing is twice that of the profile: an upper estimate of the error between the grid's own points.
+    Where values are medians of repeated runs, only points that were measured are left out, and bridged from measured
+    ones: derived points lie on lines between others, so they are always met, and make their neighbours easy to meet.
     Ops with no inner point are absent.
     """
     errors: dict[str, list[NDArray[np.float64]]] = {}
@@ -140,27 +142,38 @@ def leave_one_out(profile: LatencyProfile) -> dict[str, LeaveOneOut]:
         for axis, name in enumerate(_AXES):
             values = getattr(table, name)
             if len(values) > 2:
-                errors.setdefault(table.op, []).append(_errors_along(axis, np.log(values), table))
+                errors_along = _errors_of_measured if table.repeated else _errors_along
+                errors.setdefault(table.op, []).append(errors_along(axis, np.log(values), table))
     pooled = {op: np.concatenate(parts) for op, parts in errors.items()}
     return {
         op: LeaveOneOut(float(np.median(error)), float(np.quantile(error, 0.95)), len(error))
         for op, error in pooled.items()
+        if len(error)
     }
 
 
 def _errors_along(axis: int, x: NDArray[np.float64], table: OpTable) -> NDArray[np.float64]:
     """Errors at all inner points when their plane across `axis` is left out, raveled."""
     planes = table.ms
-    if not table.repeated:
-        for other in range(planes.ndim):
-            if other != axis:
-                planes = np.maximum.accumulate(planes, axis=other)
+    for other in range(planes.ndim):
+        if other != axis:
+            planes = np.maximum.accumulate(planes, axis=other)
     planes = np.moveaxis(planes, axis, 0)
     actual = np.moveaxis(table.ms, axis, 0)[1:-1]
-    below, above = planes[:-2], planes[2:]
-    if not table.repeated:
-        below = np.maximum.accumulate(planes, axis=0)[:-2]
-        above = np.maximum(below, above)  # the running maximum there, had the plane never been measured
+    below = np.maximum.accumulate(planes, axis=0)[:-2]
+    above = np.maximum(below, planes[2:])  # the running maximum there, had the plane never been measured
     weight = ((x[1:-1] - x[:-2]) / (x[2:] - x[:-2]))[:, None, None]
     predicted = np.exp(np.log(below) * (1 - weight) + np.log(above) * weight)
     return np.abs(predicted / actual - 1).ravel()
+
+
+def _errors_of_measured(axis: int, x: NDArray[np.float64], table: OpTable) -> NDArray[np.float64]:
+    """Errors at the measured points of every line along `axis` that have measured ones on both sides."""
+    lines_ms, lines_measured = (np.moveaxis(each, axis, -1).reshape(-1, len(x)) for each in (table.ms, table.measured))
+    errors = []
+    for ms, measured in zip(lines_ms, lines_measured, strict=True):
+        at, log_ms = x[measured], np.log(ms[measured])
+        weight = (at[1:-1] - at[:-2]) / (at[2:] - at[:-2])
+        predicted = log_ms[:-2] * (1 - weight) + log_ms[2:] * weight
+        errors.append(np.abs(np.exp(predicted - log_ms[1:-1]) - 1))
+    return np.concatenate(errors)

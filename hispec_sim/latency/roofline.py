@@ -126,6 +126,17 @@ def _kernel_ms(device: DeviceSpec, moved_bytes: float, flops: float) -> float:
     return device.kernel_ms + max(memory_ms, compute_ms)
 
 
+def whole_forwards(profile: LatencyProfile, tensor_parallel: int) -> NetworkCost:
+    """Prices to look at: with whichever all-reduce the profile has, and beyond its grid where that is asked."""
+    custom = profile.table("all_reduce_custom", tensor_parallel) is not None
+    return NetworkCost(
+        profile,
+        tensor_parallel=tensor_parallel,
+        all_reduce="custom" if custom else "nccl",
+        allow_extrapolation=True,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RooflineShare:
     """A forward through the whole network: what the profile says, and the bare roofline of the device's peaks."""
@@ -151,7 +162,7 @@ def roofline_shares(profile: LatencyProfile) -> tuple[RooflineShare, ...]:
     for degree, batch in product(profile.tensor_parallels, (1, 32)):
         forward_ms = [
             float(
-                NetworkCost(source, tensor_parallel=degree, allow_extrapolation=True).forward_ms(
+                whole_forwards(source, degree).forward_ms(
                     first_layer=0,
                     last_layer=profile.network.n_layers,
                     batch=batch,

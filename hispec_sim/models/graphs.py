@@ -71,12 +71,14 @@ class CudaCapture:
 
 
 class Graphs:
-    """The captured forwards of one network over one set of caches."""
+    """The captured forwards of one network over one set of caches. `most`: how many are held, all of them if None;
+    `unheld`: runs so far of what was not held and may be captured, those that captured it included."""
 
-    def __init__(self, capture: Capture, device: torch.device, most: int = MOST_GRAPHS) -> None:
+    def __init__(self, capture: Capture, device: torch.device, most: int | None = MOST_GRAPHS) -> None:
         self._capture: Capture | None = capture
         self._device = device
-        self._most = most
+        self.most = most
+        self.unheld = 0
         self._met: Counter[Hashable] = Counter()
         self._held: OrderedDict[Hashable, tuple[Tensor, Recorded]] = OrderedDict()
 
@@ -97,12 +99,20 @@ class Graphs:
         recorded.replay()
         return None if recorded.output is None else recorded.output.clone()
 
+    def drop_all(self) -> None:
+        """From now on run everything eagerly: the same work, launched piece by piece."""
+        self._capture = None
+        self._held.clear()
+
     def _record(self, key: Hashable, given: Tensor, work: Callable[[Tensor], Tensor | None]) -> bool:
         """Whether the key is captured now: it has been met often enough, and it could be."""
-        self._met[key] += 1
-        if self._capture is None or self._met[key] < CAPTURED_WHEN_MET:
+        if self._capture is None:
             return False
-        if len(self._held) == self._most:
+        self.unheld += 1
+        self._met[key] += 1
+        if self._met[key] < CAPTURED_WHEN_MET:
+            return False
+        if len(self._held) == self.most:
             dropped, _ = self._held.popitem(last=False)
             del self._met[dropped]
         try:

@@ -14,10 +14,11 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from hispec_sim.models.files.weights import SMALLER
 from hispec_sim.models.found_layouts import found_before, remember
 from hispec_sim.models.linear import Layout, laid_out
 from hispec_sim.models.llama import Llama, dtype_of
-from hispec_sim.models.memory import give_back
+from hispec_sim.models.memory import enough_memory, give_back
 
 TRANSPOSED_WEIGHTS = 1 << 13
 """Matrices of at least so many weights may be transposed, in one or in blocks: below, there is nothing to gain."""
@@ -50,19 +51,23 @@ def lay_out_for_cpu(network: Llama) -> Llama:
     """The same network, its matrices laid out anew in place where that is faster: on a CPU, in fp32.
 
     What is laid out anew replaces the plain matrix, so memory stays the same; only a head tied to the embedding becomes
-    a matrix of its own. Logits change in the last digits. Such a network can neither be trained nor saved.
+    a matrix of its own. Logits change in the last digits. Such a network can neither be trained nor saved. Raises
+    InputError if memory runs out.
     """
     if network.embedding.weight.device.type != "cpu" or dtype_of(network) != torch.float32:
         return network
     places = [  # and not the matrices themselves, which would all stay until the last is laid out
         (module, name) for module in network.modules() for name, child in module.named_children() if is_tried(child)
     ]
-    fastest = _fastest_layouts(getattr(module, name).weight for module, name in places)
-    for module, name in places:
-        layout = fastest[getattr(module, name).weight.shape]
-        if layout is not Layout.PLAIN:
-            setattr(module, name, laid_out(getattr(module, name).weight, layout))
-            give_back()
+    largest = max((getattr(module, name).weight.nbytes for module, name in places), default=0)
+    what = f"matrices of network {network.config.shape.name}, laid out anew, the largest"
+    with enough_memory(lambda: (what, largest), SMALLER):
+        fastest = _fastest_layouts(getattr(module, name).weight for module, name in places)
+        for module, name in places:
+            layout = fastest[getattr(module, name).weight.shape]
+            if layout is not Layout.PLAIN:
+                setattr(module, name, laid_out(getattr(module, name).weight, layout))
+                give_back()
     return network
 
 

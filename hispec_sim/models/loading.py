@@ -10,9 +10,9 @@ from pathlib import Path
 from hispec_sim.errors import InputError
 from hispec_sim.models.exits import attach
 from hispec_sim.models.files.exit_files import CARD, load_heads
-from hispec_sim.models.files.gguf_file import GgufFile, load_gguf
+from hispec_sim.models.files.gguf_file import GgufFile, load_gguf, read_config
 from hispec_sim.models.files.gguf_tokenizer import gguf_tokenizer
-from hispec_sim.models.files.safetensors_folder import load_folder
+from hispec_sim.models.files.safetensors_folder import folder_config, load_folder
 from hispec_sim.models.files.tokenizer import Tokenizer, load_tokenizer
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.ranking import read_ranking
@@ -55,11 +55,13 @@ def load_model(
     path = known.find() if known else Path(source)
     name = str(source) if known else path.resolve().name.removesuffix(".gguf")
     if path.is_dir():
+        folder_config(path)  # of what holds no such network, it does not matter that the tokenizer is missing too
         tokenizer = load_tokenizer(path)
         network = load_folder(path, dtype=dtype, device=device)
         network.token_ranking = read_ranking(path, network.config.shape.vocab_size)
     elif path.suffix == ".gguf":
         file = GgufFile(path)
+        read_config(file)
         tokenizer = gguf_tokenizer(file)
         network = load_gguf(file, dtype=dtype, device=device)
     else:

@@ -16,6 +16,8 @@ BLOCK, FEW = 256, 64
 """Tokens of a block, and of one of a small vocabulary, which has at most so many blocks."""
 UNLIKELY = 2.0**-10
 """Tokens so many times less likely than the likeliest are looked at only where the others do not hold enough."""
+COLDEST = 1e-6
+"""The least temperature above 0: logits are divided by it, and must stay far from what single precision can hold."""
 
 
 def likeliest(logits: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ def _place_of_few(weights: NDArray[np.float32], share: float) -> int:
 
 def distributions_of(logits: Tensor, temperature: float, top_p: float) -> Tensor:
     """What tokens are drawn from, (rows, vocab_size): the likeliest tokens that hold `top_p` of the probability at a
-    temperature above 0."""
+    temperature of at least `COLDEST`."""
     probabilities = torch.softmax(logits.float() * (1 / temperature), dim=-1)
     return probabilities if top_p == 1 else nucleus(probabilities, top_p)
 

@@ -28,10 +28,15 @@ class TokenRanking:
 
 def count_ranking(stream: Sequence[int] | np.ndarray, vocab_size: int, counted: str) -> TokenRanking:
     """The ranking of a whole vocabulary by a stream of token ids, shape (tokens,). Equally frequent tokens, and those
-    that never occur, stand in the order of their ids. Raises InputError for an empty stream."""
+    that never occur, stand in the order of their ids. Raises InputError for an empty stream, or a token outside."""
     if len(stream) == 0:
         raise InputError(f"{counted} holds no tokens to count; give a text")
     counts = np.bincount(np.asarray(stream), minlength=vocab_size)
+    if len(counts) > vocab_size:
+        raise InputError(
+            f"{counted} holds the token {len(counts) - 1}, but the network has only {vocab_size} tokens: "
+            "leave that token's text out, or take the tokenizer that belongs to the network"
+        )
     return TokenRanking(counted, len(stream), tuple(np.argsort(-counts, kind="stable").tolist()))
 
 

@@ -12,10 +12,31 @@ import torch
 from torch import Tensor
 
 from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.memory import enough_memory
+
+AT_ONCE = 1 << 14
+"""Positions whose angles are worked out at once: in double precision that takes four times the memory of the result."""
 
 
 def rotations(config: LlamaConfig, positions: int) -> Tensor:
-    """Unit complex numbers e^(i p f), complex64 of shape (positions, head_dim / 2), always in main memory."""
+    """Unit complex numbers e^(i p f), complex64 of shape (positions, head_dim / 2), always in main memory. Raises
+    InputError if that does not suffice."""
+    shape = config.shape
+    with enough_memory(
+        lambda: (f"rotations of {positions} positions of network {shape.name}", positions * shape.head_dim // 2 * 8),
+        "give the network fewer positions (max_position_embeddings, in a GGUF file llama.context_length)",
+    ):
+        frequency = _frequencies(config)
+        table = torch.empty(positions, len(frequency), dtype=torch.complex64, device="cpu")
+        for first in range(0, positions, AT_ONCE):
+            some = torch.arange(first, min(first + AT_ONCE, positions), dtype=torch.float64, device="cpu")
+            angle = torch.outer(some, frequency)
+            table[first : first + AT_ONCE] = torch.polar(torch.ones_like(angle), angle)
+    return table
+
+
+def _frequencies(config: LlamaConfig) -> Tensor:
+    """By how much each pair of a head's dimensions turns from one position to the next."""
     half = torch.arange(0, config.shape.head_dim, 2, dtype=torch.float64, device="cpu")
     frequency = config.rope_theta ** -(half / config.shape.head_dim)
     scaling = config.rope_scaling
@@ -24,8 +45,7 @@ def rotations(config: LlamaConfig, positions: int) -> Tensor:
         low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
         kept = ((scaling.original_positions / wavelength - low) / (high - low)).clamp(0, 1)
         frequency = (1 - kept) * frequency / scaling.factor + kept * frequency
-    angle = torch.outer(torch.arange(positions, dtype=torch.float64, device="cpu"), frequency)
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+    return frequency
 
 
 def rotate_(x: Tensor, turn: Tensor) -> None:

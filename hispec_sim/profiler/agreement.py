@@ -50,8 +50,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.places < 0 or self.tokens < 1:
             raise InputError("new tokens and tokens behind a wrong one must be at least 1, places at least 0")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise InputError(f"temperature {self.temperature} or top_p {self.top_p} is out of range")
+        Settings(self.max_new_tokens, temperature=self.temperature, top_p=self.top_p)  # refuses what cannot be drawn
 
 
 def record_batch(

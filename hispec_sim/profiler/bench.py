@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from hispec_sim.models.cache import CachedNetwork, Piece
 from hispec_sim.models.exits import heads_of
 from hispec_sim.models.llama import Llama
 from hispec_sim.profiler.clock import Clock, CudaClock, ProcessorClock, WallClock
-from hispec_sim.profiler.forwards import Bench, rows_of
+from hispec_sim.profiler.forwards import Bench, Kind, rows_of
 from hispec_sim.profiler.plan import Grid, cuts_of, short_exits
+from hispec_sim.profiler.timed_network import TimedNetwork
 from hispec_sim.profiler.token_pool import TokenPool
 
 CLOCKS = ("wall", "processor")
@@ -56,14 +58,15 @@ def steady_reading(device: torch.device) -> Callable[[], Any]:
 
 
 def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], seed: int) -> Bench:
-    """Caches for the largest batch and for one sequence, filled. `exits`: where decodes exit. Raises InputError if
-    memory does not suffice."""
+    """Caches for the largest batch and for one sequence, filled. `exits`: where decodes exit. Where forwards become
+    CUDA graphs, every scene of the grid is played once, so that captures are no part of what scenes cost. Raises
+    InputError if memory does not suffice."""
     n_layers, longest = grid.n_layers, grid.contexts[-1]
     cuts = cuts_of(n_layers, exits)
     short = short_exits(grid.shortlists, cuts, (*grid.head_exits, *exits, *grid.drafting))
     slots = {1: 1} | ({grid.batches[-1]: grid.batches[-1]} if grid.batches[-1] > 1 else {})
     opened = {
-        count: CachedNetwork(
+        count: TimedNetwork(
             network,
             slots=count,
             max_tokens=longest,
@@ -76,22 +79,31 @@ def open_bench(network: Llama, grid: Grid, clock: Clock, exits: Sequence[int], s
     networks = {batch: opened[batch if batch == 1 else largest] for batch in range(1, largest + 1)}
 
     def decode(batch: int, number: int) -> Record:
-        return decode_once(networks[batch], cascades(n_layers, exits)[number], batch, clock, seed)
+        cascade = cascades(n_layers, exits)[number]
+        run = partial(decode_once, networks[batch], cascade, batch, clock, seed)
+        networks[batch].settle((Kind.DECODE, batch, number), run)
+        return run()
 
     pass_ms = dict[int, float]()
 
     def draft(batch: int, exit_layer: int, context: int, length: int) -> Record:
         if batch not in pass_ms:
             token = [Piece(slot, grid.contexts[0] - 1, 1, 1, [0]) for slot in range(batch)]
+            networks[batch].settle_forward(0, n_layers, token)
             pass_ms[batch] = min(clock.timed(lambda: networks[batch].forward(0, n_layers, token))[0] for _ in range(3))
         tokens = rows_of(length, pass_ms[batch]) * (length + 1)
         first = max(1, min(context + tokens // 2, longest) - tokens)
-        return draft_rows(networks[batch], exit_layer, length, batch, clock, seed, first, tokens)
+        run = partial(draft_rows, networks[batch], exit_layer, length, batch, clock, seed, first, tokens)
+        networks[batch].settle((Kind.DRAFTS, batch, exit_layer, context, length), run)
+        return run()
 
     ids = TokenPool(np.random.default_rng(seed), network.config.shape.vocab_size)
     bench = Bench(networks, clock, n_layers, ids, cuts, grid.contexts, short, decode, draft)
     for batch in opened:
         bench.fill(batch, longest)
+    if opened[largest].captures:
+        for episode in grid.episodes():
+            bench.play(episode)
     return bench
 
 

@@ -90,10 +90,14 @@ megabytes, takes in only what is asked for again and again."""
 
 
 class Forwards(Protocol):
-    """Runs forwards (`models.cache.CachedNetwork`, or a test's)."""
+    """Runs forwards (`timed_network.TimedNetwork`, or a test's)."""
 
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> Any:
         """Logits of all rows that are read out, or None."""
+        ...
+
+    def settle_forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> None:
+        """Do what must be done before such a forward is timed for the first time."""
         ...
 
 
@@ -128,12 +132,19 @@ class Bench:
     def fill(self, batch: int, tokens: int) -> None:
         """Push so many tokens through all layers, in pieces: caches hold real keys and values from then on."""
         for position in range(0, tokens, 64):
-            self._forward(batch, min(64, tokens - position), min(position + 64, tokens), 0, self.n_layers, 0)
+            self._untimed(batch, min(64, tokens - position), min(position + 64, tokens), 0, self.n_layers, 0)
+
+    def _untimed(self, batch: int, tokens: int, context: int, first: int, last: int, logits: int) -> None:
+        self.networks[batch].forward(first, last, self._pieces(batch, tokens, context, first, logits))
 
     def _forward(self, batch: int, tokens: int, context: int, first: int, last: int, logits: int) -> tuple[float, Any]:
+        network, pieces = self.networks[batch], self._pieces(batch, tokens, context, first, logits)
+        network.settle_forward(first, last, pieces)
+        return self.clock.timed(lambda: network.forward(first, last, pieces))
+
+    def _pieces(self, batch: int, tokens: int, context: int, first: int, logits: int) -> list[Piece]:
         ids = self.ids.take(batch, tokens) if first == 0 else [()] * batch
-        pieces = [Piece(i, context - tokens, tokens, logits, ids[i]) for i in range(batch)]
-        return self.clock.timed(lambda: self.networks[batch].forward(first, last, pieces))
+        return [Piece(i, context - tokens, tokens, logits, ids[i]) for i in range(batch)]
 
     def _warm(self, batch: int, context: int) -> None:
         """What runs before a forward in decoding: the whole network, over and over. A short span behind anything else
@@ -167,7 +178,7 @@ class Bench:
         samples = []
         for context in self.contexts:
             if context > tokens:  # one token before them, read out, lets the head catch up to where they begin
-                self._forward(batch, 1, context - tokens, 0, exit_layer, 1)
+                self._untimed(batch, 1, context - tokens, 0, exit_layer, 1)
                 silent_ms, _ = self._forward(batch, tokens, context, 0, exit_layer, 0)
                 read_ms, _ = self._forward(batch, tokens, context, 0, exit_layer, tokens)
                 point = Point(What.EXIT_HEAD, batch, tokens, context, 0, exit_layer, tokens)
@@ -177,7 +188,7 @@ class Bench:
     def _shortlist(self, episode: Episode) -> list[Sample]:
         tokens, exit_layer = episode.query_tokens, self.short_exits[episode.size]
         at = (episode.batch, tokens, episode.context, 0, exit_layer)
-        self._forward(*at, tokens)
+        self._untimed(*at, tokens)
         silent_ms, _ = self._forward(*at, 0)
         read_ms, _ = self._forward(*at, tokens)
         return [(Point(What.SHORTLIST, *at, tokens, episode.size), read_ms - silent_ms)]

@@ -2,7 +2,8 @@
 
 Bytes and FLOPs are those that shapes demand: every input read once, every output written once. What the machine can do
 is measured in the same run, by one large copy and one large product. A CPU's operators are timed themselves;
-on CUDA the kernels that they launch are.
+on CUDA the kernels that they launch are. Those of a CUDA graph no operator has launched: the step is timed as a replay,
+as decoding has it, and its operators are profiled in the same work without a graph.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hispec_sim.errors import InputError
-from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.cache import Piece
 from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.profiler.clock import Clock
+from hispec_sim.profiler.timed_network import TimedNetwork
 
 STEPS = 9
 GEMMS = ("aten::linear", "aten::mm", "aten::matmul", "aten::addmm", "mkldnn::_linear_pointwise")
@@ -32,8 +34,9 @@ NORM_PARTS = ("aten::linalg_vector_norm", "aten::hypot_", "aten::addcdiv")
 ELEMENTWISE = ("aten::silu", "aten::mul", "aten::add", "aten::add_", "aten::silu_")
 COPIES = ("copy", "index", "cat", "repeat", "gather", "scatter", "contiguous", "clone", "to", "_to_copy", "reshape",
           "flatten")  # fmt: skip
-COPY_BYTES = 1 << 28
-GEMM_SIZE = 1024
+COPY_BYTES, GEMM_SIZE = 1 << 28, 1024
+CUDA_COPY_BYTES, CUDA_GEMM_SIZE = 1 << 30, 8192
+"""Time on CUDA includes the launch: what a GPU does in microseconds would tell of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,13 @@ class Kernel:
 @dataclass(frozen=True, slots=True)
 class Breakdown:
     """One step. `step_ms`: without the profiler; `profiled_ms`: with it; `gaps_ms`: of the latter, outside of all
-    operators."""
+    operators. `replayed`: the former is a CUDA graph's, and the latter the same work's without it."""
 
     name: str
     step_ms: float
     profiled_ms: float
     kernels: tuple[Kernel, ...]
+    replayed: bool = False
 
     @property
     def gaps_ms(self) -> float:
@@ -81,12 +85,13 @@ class Breakdown:
 
 def measure_ceilings(device: torch.device, dtype: torch.dtype, clock: Clock) -> Ceilings:
     """By a copy that no cache holds and a product that is all arithmetic; the best of several runs of each."""
-    source = torch.ones(COPY_BYTES // dtype.itemsize, dtype=dtype, device=device)
+    copied, size = (CUDA_COPY_BYTES, CUDA_GEMM_SIZE) if device.type == "cuda" else (COPY_BYTES, GEMM_SIZE)
+    source = torch.ones(copied // dtype.itemsize, dtype=dtype, device=device)
     target = torch.empty_like(source)
-    matrix = torch.rand(GEMM_SIZE, GEMM_SIZE, device=device).to(dtype)
+    matrix = torch.rand(size, size, device=device).to(dtype)
     copy_ms = min(clock.timed(lambda: target.copy_(source))[0] for _ in range(6))
     gemm_ms = min(clock.timed(lambda: matrix @ matrix)[0] for _ in range(8))
-    return Ceilings(1000 * 2 * COPY_BYTES / copy_ms, 1000 * 2 * GEMM_SIZE**3 / gemm_ms)
+    return Ceilings(1000 * 2 * copied / copy_ms, 1000 * 2 * size**3 / gemm_ms)
 
 
 def break_down(
@@ -102,15 +107,17 @@ def break_down(
             f"positions of network {network.config.shape.name}"
         )
     n_layers = network.config.shape.n_layers
-    cached = CachedNetwork(network, slots=batch, max_tokens=context, exits=())
+    cached = TimedNetwork(network, slots=batch, max_tokens=context, exits=())
     pieces = [Piece(i, context - query_tokens, query_tokens, query_tokens, [0] * query_tokens) for i in range(batch)]
 
     def step() -> None:
         cached.forward(0, n_layers, pieces)
 
+    cached.settle_forward(0, n_layers, pieces)
     for _ in range(3):
         step()
-    step_ms = statistics.median(clock.timed(step)[0] for _ in range(STEPS))
+    replayed, step_ms = cached.replays, statistics.median(clock.timed(step)[0] for _ in range(STEPS))
+    cached.launch_singly()
     cuda = network.embedding.weight.is_cuda
     profiled, runs = [], []
     for number in range(STEPS):
@@ -121,7 +128,7 @@ def break_down(
         if trace is not None and number == STEPS - 1:
             found.export_chrome_trace(str(trace))
     kernels = _kernels(runs, network, dtype_of(network).itemsize, cuda=cuda)
-    return Breakdown(name, step_ms, statistics.median(profiled), tuple(kernels))
+    return Breakdown(name, step_ms, statistics.median(profiled), tuple(kernels), replayed)
 
 
 def _is_root(event: Any) -> bool:

@@ -106,7 +106,7 @@ def measure_network(
     clock = clock_for(network, settings["clock"])
     probe = Probe(clock, steady_work(network.embedding.weight.device))
     exits = tuple(settings["exits"]) or default_exits(network)
-    bench = open_bench(network, coarse, clock, exits, settings["seed"])
+    bench = open_bench(network, measurement.grid or coarse, clock, exits, settings["seed"])
     path = unfinished_path(out)
     measure(
         measurement,
@@ -146,7 +146,11 @@ def profile_of(measurement: Measurement, model: LoadedModel) -> tuple[LatencyPro
         date=settings["date"],
         command=settings["command"],
         method=METHOD,
-        machine={**machine_of(model), **_quality(measurement, fitted)},
+        machine={
+            **machine_of(model),
+            "clock": clock_for(network, settings["clock"]).name,
+            **_quality(measurement, fitted),
+        },
         mean_over_median=round(fitted.mean_over_median, 4),
     )
     return LatencyProfile(device_slug(network), network.config.shape, provenance, fitted.rows), fitted
@@ -160,7 +164,6 @@ def _quality(measurement: Measurement, fitted: Fit) -> dict[str, str]:
     low, high = np.exp(np.quantile(paces(measurement.scenes), (0.1, 0.9)))
     noise = "allowed" if measurement.settings["allow_noise"] else "not allowed"
     return {
-        "clock": measurement.settings["clock"],
         "measured_s": f"{measurement.spent_s:.0f}",
         "repeats": f"{min(repeats)} to {max(repeats)}, median {statistics.median(repeats):.0f}",
         "noise": f"{noise}; steady work: p90 {spread:.3f} of its median",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 import hispec_sim
 from hispec_sim.errors import InputError
 from hispec_sim.latency.profile import LatencyProfile
+from hispec_sim.models.files.weights import DTYPES
 from hispec_sim.models.linear import LaidOut
 from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.models.loading import LoadedModel
@@ -91,14 +92,30 @@ def conditions(model: LoadedModel) -> dict[str, str]:
     return {key: every[key] for key in SAME}
 
 
-def check_same_machine(profile: LatencyProfile, here: Mapping[str, str]) -> None:
+def conditions_throughout(model: LoadedModel) -> dict[str, str]:
+    """What must not change while a profile is measured, in however many sessions: its file tells one of each."""
+    return {**conditions(model), **software()}
+
+
+def check_same_machine(
+    profile: LatencyProfile, here: Mapping[str, str], options: Collection[str] = ("threads",)
+) -> None:
     """Raises InputError unless a profile was measured under these conditions: on this device, with so many threads, in
-    this type and with these weights. What it predicts is otherwise no prediction of what is run here."""
+    this type and with these weights. What it predicts is otherwise no prediction of what is run here. `options`: the
+    conditions that an option of the command sets."""
     there = {**profile.provenance.machine, "dtype": profile.provenance.dtype}
     for key, value in here.items():
         if there.get(key) != value and (key in there or key not in TOLD_LATER):
             was = there.get(key, "not told, as it was not measured by hispec profile run")
             raise InputError(
                 f"latency profile {profile.name} is of another machine or model: {key} is {value} here and was "
-                f"{was}; measure one here with hispec profile run, or say --other-device to go on all the same"
+                f"{was}; {_option(key, was) if key in options else ''}measure one here with hispec profile run, or say "
+                "--other-device to go on all the same"
             )
+
+
+def _option(key: str, was: str) -> str:
+    """How an option makes a condition what it was, where that is known."""
+    if key == "dtype":
+        was = next((name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{was}"), "")
+    return f"give --{key} {was}, " if was in DTYPES or was.isdecimal() else ""

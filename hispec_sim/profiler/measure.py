@@ -108,7 +108,8 @@ def measure(
 @dataclass(slots=True)
 class _Session:
     """The arguments of `measure`, and the seconds of one process: when it began and last saved, what others had of its
-    time, how far scenes of an earlier one lie back, and what is owed to what the profile is to predict."""
+    time, how far scenes of an earlier one lie back, how long its steady work took, and what is owed to what the profile
+    is to predict."""
 
     measurement: Measurement
     player: Player
@@ -126,6 +127,7 @@ class _Session:
     saved_s: float = field(init=False)
     before_s: float = field(init=False)
     apart_s: float = field(init=False)
+    probed_ms: list[float] = field(init=False)
     others_s: float = 0.0
     owed_s: float = 0.0
     cost_s: dict[Episode, float] = field(default_factory=dict)
@@ -134,6 +136,7 @@ class _Session:
         scenes = self.measurement.scenes
         self.began_s = self.saved_s = self.clock.now_s()
         self.before_s = self.measurement.spent_s + self.moments.lost_s
+        self.probed_ms = list(self.measurement.probe_ms)
         # What was measured before was measured long ago, whatever the clock of that process said.
         self.apart_s = scenes[-1].at_s + AGES_S - self.began_s if scenes else 0.0
 
@@ -147,7 +150,9 @@ class _Session:
         self.show(Stand(text, min(1.0, self.spent_s() / self.budget_s), max(0.0, self.left_s())))
 
     def note(self) -> None:
-        self.measurement.spent_s, self.measurement.probe_ms = self.spent_s(), list(self.probe.ms)
+        self.measurement.spent_s = self.spent_s()
+        # Each session is judged by its own steady work; the file tells of all that anything was measured beside.
+        self.measurement.probe_ms = [*self.probed_ms, *self.probe.ms]
 
     def judge(self) -> None:
         self.note()

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hispec_sim.errors import InputError
 from hispec_sim.profiler.forwards import Episode, Kind
 
 COARSE_QUERY_TOKENS = (1, 2, 4, 8, 16, 32)
@@ -26,7 +27,7 @@ LONG = 4.0
 class Grid:
     """What is asked for: batches, query tokens, contexts, exits with trained heads, sizes of shortlists, how many
     cascades decode for the time between forwards, and the exits whose rows of drafts are timed (`DRAFT_EXITS` unless
-    given)."""
+    given). Raises InputError for a context that has no room for a cached token and a new one."""
 
     n_layers: int
     batches: tuple[int, ...]
@@ -36,6 +37,12 @@ class Grid:
     shortlists: tuple[int, ...] = ()
     cascades: int = 1
     draft_exits: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.contexts) < 2:
+            raise InputError(
+                f"--contexts must be of at least 2 tokens, a cached one and a new one, got {min(self.contexts)}"
+            )
 
     @property
     def drafting(self) -> tuple[int, ...]:
@@ -121,5 +128,11 @@ def cuts_of(n_layers: int, exits: Sequence[int]) -> tuple[int, ...]:
 
 
 def short_exits(shortlists: Sequence[int], cuts: Sequence[int], taken: Sequence[int]) -> dict[int, int]:
-    """An exit for each shortlist that nothing else is read out at; sizes beyond the exits there are have none."""
-    return dict(zip(shortlists, (cut for cut in cuts if cut not in taken), strict=False))
+    """An exit for each shortlist that nothing else is read out at. Raises InputError if there are too few."""
+    free = [cut for cut in cuts if cut not in taken]
+    if len(shortlists) > len(free):
+        raise InputError(
+            f"--shortlists: at most {len(free)} can be timed in one profile of this network, each at an exit that "
+            f"nothing else is read out at, got {len(shortlists)}; give fewer"
+        )
+    return dict(zip(shortlists, free, strict=False))

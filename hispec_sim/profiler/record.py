@@ -24,6 +24,7 @@ from hispec_sim.models.llama import Llama, dtype_of
 from hispec_sim.profiler.agreement import Plan, record_batch
 
 SETTINGS = "recording.json"
+PART = ".trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,25 @@ def start(out: Path, settings: Mapping[str, Any], *, force: bool) -> None:
     unfinished.replace(folder / SETTINGS)
 
 
-def read_settings(out: Path) -> dict[str, Any]:
-    """The settings that an unfinished recording was started with. Raises InputError if there is none."""
+def read_settings(out: Path, keys: Collection[str] = ()) -> dict[str, Any]:
+    """The settings that an unfinished recording was started with. Raises InputError if there is none, or it lacks one
+    of the keys."""
     path = parts_folder(out) / SETTINGS
     if not path.is_file():
         raise InputError(f"there is no unfinished recording of {out} (no {path})")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); delete its folder and record anew") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} is damaged (it holds no settings); delete its folder and record anew")
+    missing = [key for key in keys if key not in settings]
+    if missing:
+        raise InputError(
+            f"{path} is damaged, or of another release (it lacks {', '.join(missing)}); delete its folder and record "
+            "anew"
+        )
+    return settings
 
 
 def record(
@@ -84,17 +95,18 @@ def record(
     """Record all prompts that are not recorded yet, write the trace to `out` and return it.
 
     Ctrl-C (KeyboardInterrupt) leaves the finished batches beside `out`; the same call goes on to the same file.
-    Raises InputError when a prompt does not fit, or if a part on disk is damaged.
+    Raises InputError when a prompt does not fit, or if a part on disk is damaged or of other prompts.
     """
     check_prompts(networks, plan, prompts, about)
     folder = parts_folder(out)
+    recorded = _recorded(folder, about, batch)
     traces: list[AgreementTrace] = []
     began, tokens = time.monotonic(), 0
     finished: list[int] = []
     for number, first in enumerate(range(0, len(prompts), batch)):
-        part, chosen = folder / f"{number:05d}.trace", slice(first, first + batch)
-        if part.is_file():
-            traces.append(load_trace(part))
+        part, chosen = folder / f"{number:05d}{PART}", slice(first, first + batch)
+        if number in recorded:
+            traces.append(recorded[number])
             continue
 
         def committed(n: int, first: int = first) -> None:
@@ -113,6 +125,20 @@ def record(
     save_trace(whole, out, overwrite=True)  # whether it may be replaced was asked when the recording began
     shutil.rmtree(folder, ignore_errors=True)
     return whole
+
+
+def _recorded(folder: Path, about: Sequence[Prompt], batch: int) -> dict[int, AgreementTrace]:
+    """The finished batches by number. Raises InputError if one is damaged, or was recorded on prompts other than those
+    asked for: a trace would be of both."""
+    found = {int(path.stem): load_trace(path) for path in sorted(folder.glob(f"*{PART}")) if path.stem.isdecimal()}
+    for number, trace in found.items():
+        first = number * batch
+        if trace.prompts != tuple(about[first : first + batch]):
+            raise InputError(
+                f"{folder} was begun on other prompts than those asked for now (from prompt {first + 1} on): delete "
+                "the folder, or record anew into another --out"
+            )
+    return found
 
 
 def check_prompts(

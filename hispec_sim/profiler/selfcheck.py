@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -9,6 +10,7 @@ from statistics import median
 
 import numpy as np
 
+from hispec_sim.cascade import Cascade
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Greedy
 from hispec_sim.execute.decoder import Decoder
@@ -16,7 +18,7 @@ from hispec_sim.execute.record import Record
 from hispec_sim.latency.cost import NetworkCost
 from hispec_sim.latency.ops import exit_layer_of
 from hispec_sim.latency.profile import LatencyProfile
-from hispec_sim.models.cache import CachedNetwork, Piece
+from hispec_sim.models.cache import Piece
 from hispec_sim.models.loading import LoadedModel
 from hispec_sim.profiler.bench import NETWORK, cascades, clock_for, default_exits
 from hispec_sim.profiler.checks import DECODES, FORWARDS, Check
@@ -24,6 +26,7 @@ from hispec_sim.profiler.decoded import decode_ms, first_checked
 from hispec_sim.profiler.forwards import warm
 from hispec_sim.profiler.moments import AnyMoment, Moments
 from hispec_sim.profiler.prompts import Split, prompt_set
+from hispec_sim.profiler.timed_network import TimedNetwork
 from hispec_sim.profiler.token_pool import TokenPool
 from hispec_sim.simulate.jitter import mean_factor
 
@@ -97,7 +100,13 @@ class SelfCheck:
         moments: Moments | None = None,
     ) -> None:
         """`prompts`: a set whose held-out half is decoded; by default prose, or the model's own. `moments`: when what
-        runs counts; always, unless given."""
+        runs counts; always, unless given. Raises InputError if contexts have no room for what is decoded."""
+        room = ranges.longest - NEW_TOKENS
+        if room < 1:
+            raise InputError(
+                f"a check decodes {NEW_TOKENS} tokens behind a prompt, and contexts end at {ranges.longest}: measure "
+                f"with --contexts of at least {NEW_TOKENS + 1}, or leave --check out"
+            )
         network = self._network = model.network
         self._clock, self._rng = clock_for(network, clock), np.random.default_rng([seed, 1])
         self._ids = TokenPool(self._rng, network.config.shape.vocab_size)
@@ -105,7 +114,6 @@ class SelfCheck:
         self._moments = moments or AnyMoment()
         self._shapes = self._drawn(n_layers)
         names = prompts or ("reference" if model.name == "reference" else "prose")
-        room = ranges.longest - NEW_TOKENS
         ids = [model.tokenizer.encode(text.text)[:room] for text in prompt_set(names, Split.HELD_OUT)]
         self._decodes = {
             f"{('autoregressive', 'cascade')[which]}, batch {batch}, prompt {number + 1}": (
@@ -117,7 +125,7 @@ class SelfCheck:
             )
         }
         self._records: dict[str, Record] = {}
-        self._cached: dict[int, CachedNetwork] = {}
+        self._cached: dict[int, TimedNetwork] = {}
         self._due: list[str] = []
         self.spent_s = 0.0
 
@@ -159,30 +167,38 @@ class SelfCheck:
                 times.setdefault(shape.name, []).append(ms)
         else:
             cascade, prompts = self._decodes[name]
-            decoder = Decoder(
-                cascade,
-                {NETWORK: self._network},
-                slots=len(prompts),
-                max_tokens=self._ranges.longest,
-                clock_s=self._clock.loop_s,
-            )
-            record = self._moments.measure(
-                lambda: decoder.decode(prompts, NEW_TOKENS, new_chooser=lambda index: Greedy())[1]
-            )
+            decode = partial(self._decode, self._decoder(cascade, len(prompts)), prompts)
+            self._caches()[len(prompts)].settle(name, decode)
+            record = self._moments.measure(decode)
             self._records[name] = record
             began_ms = record.device[first_checked(record, cascade)].began_ms
             times.setdefault(name, []).append(record.wall_ms - began_ms)
         self.spent_s += self._clock.now_s() - began_s - (self._moments.lost_s - lost_s)
 
-    def _forwards(self) -> list[tuple[_Shape, float]]:
-        """All spans in random order, twice, each behind a loop of tokens through all layers; their milliseconds."""
-        found = []
+    def _decoder(self, cascade: Cascade, slots: int) -> Decoder:
+        """Graphs are of the caches that they were captured over: where forwards become graphs, decodes share theirs."""
+        cached = self._caches()[slots]
+        network = cached if cached.captures else self._network
+        return Decoder(
+            cascade, {NETWORK: network}, slots=slots, max_tokens=self._ranges.longest, clock_s=self._clock.loop_s
+        )
+
+    def _decode(self, decoder: Decoder, prompts: Sequence[Sequence[int]]) -> Record:
+        return decoder.decode(prompts, NEW_TOKENS, new_chooser=lambda index: Greedy())[1]
+
+    def _caches(self) -> dict[int, TimedNetwork]:
+        """By batch."""
         if not self._cached:
             exits = [*self._ranges.exits, self._network.config.shape.n_layers // 2]
             self._cached = {
-                batch: CachedNetwork(self._network, slots=batch, max_tokens=self._ranges.longest, exits=exits)
+                batch: TimedNetwork(self._network, slots=batch, max_tokens=self._ranges.longest, exits=exits)
                 for batch in self._ranges.batches
             }
+        return self._cached
+
+    def _forwards(self) -> list[tuple[_Shape, float]]:
+        """All spans in random order, twice, each behind a loop of tokens through all layers; their milliseconds."""
+        found = []
         for _ in range(2):
             for index in self._rng.permutation(len(self._shapes)).tolist():
                 shape = self._shapes[index]
@@ -195,7 +211,9 @@ class SelfCheck:
         ids = self._ids.take(shape.batch, shape.tokens) if shape.first == 0 else [()] * shape.batch
         rows = shape.tokens if shape.read else 0
         pieces = [Piece(i, shape.context - shape.tokens, shape.tokens, rows, ids[i]) for i in range(shape.batch)]
-        return self._clock.timed(lambda: self._cached[shape.batch].forward(shape.first, shape.last, pieces))[0]
+        cached = self._caches()[shape.batch]
+        cached.settle_forward(shape.first, shape.last, pieces)
+        return self._clock.timed(lambda: cached.forward(shape.first, shape.last, pieces))[0]
 
     def _drawn(self, n_layers: int) -> list[_Shape]:
         """The spans that are checked."""

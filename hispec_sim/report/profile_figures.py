@@ -1,4 +1,4 @@
-"""Figure of a latency profile: its points, the interpolation between them and the roofline. Plain arrays in."""
+"""Figure of a latency profile: its points, the interpolation between them and a roofline. Plain arrays in."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind
+_GREY = "#555555"
 _COLUMNS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a panel. `x`, `ms`, `measured`: the points, shape (n,). `line_*`: between them, shape (m,)."""
+    """One line of a panel. `x`, `ms`, `measured`: the points, shape (n,). `line_*`: between them, or where there are
+    none (n is 0) by themselves, shape (m,)."""
 
     label: str
     x: Array
@@ -53,7 +55,7 @@ def draw_profile(title: str, panels: Sequence[Panel], path: str | Path) -> None:
         _draw_panel(ax, panel)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    figure.legend(handles=_key(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(handles=_key(panels), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=120)
 
 
@@ -74,11 +76,20 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
     ax.legend(fontsize=8, frameon=False)
 
 
-def _key() -> list[Line2D]:
-    grey = "#555555"
-    return [
-        Line2D([], [], color="none", marker="o", markerfacecolor=grey, markeredgecolor=grey, label="measured"),
-        Line2D([], [], color="none", marker="o", markerfacecolor="white", markeredgecolor=grey, label="derived"),
-        Line2D([], [], color=grey, linewidth=1.2, label="interpolation (never falling)"),
-        Line2D([], [], color=grey, linewidth=0.9, linestyle="--", label="roofline of the device's peaks"),
+def _key(panels: Sequence[Panel]) -> list[Line2D]:
+    """What each mark means, of those that are drawn."""
+    curves = [curve for panel in panels for curve in panel.curves]
+    key = [
+        (any(c.measured.any() for c in curves), _dot(_GREY, "measured")),
+        (any((~c.measured).any() for c in curves), _dot("white", "derived")),
+        (bool(curves), Line2D([], [], color=_GREY, linewidth=1.2, label="interpolation")),
+        (
+            any(c.roofline_ms is not None for c in curves),
+            Line2D([], [], color=_GREY, linewidth=0.9, linestyle="--", label="roofline of the device's peaks"),
+        ),
     ]
+    return [mark for drawn, mark in key if drawn]
+
+
+def _dot(fill: str, label: str) -> Line2D:
+    return Line2D([], [], color="none", marker="o", markerfacecolor=fill, markeredgecolor=_GREY, label=label)

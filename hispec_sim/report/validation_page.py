@@ -77,7 +77,7 @@ def goals_table(overall: Mapping[str, Any]) -> list[list[str]]:
 
 def level_columns(rows: pd.DataFrame) -> list[str]:
     """The figures of each level: which share of what it verified it accepted, and its time."""
-    names = [column.removesuffix("_error") for column in rows if column.endswith("_error")]
+    names = [str(column).removesuffix("_error") for column in rows if str(column).endswith("_error")]
     return sorted(name for name in names if name.startswith(("matched_per_drafted_", "level_")))
 
 

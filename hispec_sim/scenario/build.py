@@ -68,7 +68,8 @@ def network_cost(loaded: LoadedScenario, profile: LatencyProfile, tensor_paralle
 
 
 def load_profiles(loaded: LoadedScenario) -> dict[str, LatencyProfile]:
-    """The latency profile of every network, read or computed."""
+    """The latency profile of every network, read or computed. Raises InputError, also if they are of several devices
+    and the scenario does not allow that."""
     profiles = {}
     for name, network in loaded.scenario.networks.items():
         key: Key = ("networks", name)
@@ -80,7 +81,21 @@ def load_profiles(loaded: LoadedScenario) -> dict[str, LatencyProfile]:
                 profiles[name] = _roofline(network.roofline.network, network.roofline.device)
         except InputError as error:
             raise loaded.fail(key, str(error)) from None
+    _check_one_device(loaded, profiles)
     return profiles
+
+
+def _check_one_device(loaded: LoadedScenario, profiles: Mapping[str, LatencyProfile]) -> None:
+    """Networks take turns on one device: a draft's time on another one tells nothing of what it costs on this."""
+    devices = {name: profile.device for name, profile in profiles.items()}
+    if loaded.scenario.device.allow_mixed_devices or len(set(devices.values())) == 1:
+        return
+    told = ", ".join(f"{name} on {device}" for name, device in devices.items())
+    raise loaded.fail(
+        ("networks",),
+        f"all networks share one device, but these latencies are of several: {told}; give profiles or rooflines of "
+        "one device, or set device.allow_mixed_devices to true to take them for those of one",
+    )
 
 
 def build_policies(loaded: LoadedScenario, n_layers: Mapping[str, int]) -> list[BuiltPolicy]:

@@ -124,6 +124,8 @@ class Device(_Strict):
     """`profile` uses the profile's own quantiles where it has them."""
     allow_extrapolation: bool = False
     """Go on outside the measured range; the results are then flagged."""
+    allow_mixed_devices: bool = False
+    """Take latencies of several devices, as their profiles and rooflines name them, for those of this one."""
 
 
 class Workload(_Strict):

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import zip_longest
 
 from hispec_sim.cascade import Bonus
@@ -20,6 +21,7 @@ from hispec_sim.profiler.forwards import warm
 from hispec_sim.profiler.prompts import Text
 from hispec_sim.validate.design import NETWORK, Configuration
 from hispec_sim.validate.observation import Figures, Observation, Shape, matched_shares
+from hispec_sim.validate.shared_caches import SharedCaches
 
 
 def observe(
@@ -29,28 +31,34 @@ def observe(
     prompts: Sequence[Sequence[int]],
     clock_s: Callable[[], float] = time.perf_counter,
     prompt_caches: PromptCaches | None = None,
+    shared: SharedCaches | None = None,
 ) -> Observation:
     """Decode the prompts greedily, each to the full length, after a prefill of its own or, with `prompt_caches`, from
-    those and as if decoding had gone on for a while: with the network in the processor's caches. Raises InputError
-    where the prompts do not fit the network."""
+    those and as if decoding had gone on for a while: with the network in the processor's caches, and its forwards as
+    CUDA graphs where there are `shared` caches. Raises InputError where the prompts do not fit the network."""
     cascade = configuration.cascade(network.config.shape.n_layers)
     new_tokens = configuration.max_new_tokens
+    caches = None if shared is None else shared.of(configuration.batch)
     decoder = Decoder(
         cascade,
-        {NETWORK: network},
+        {NETWORK: network if caches is None else caches},
         slots=configuration.batch,
         max_tokens=max(map(len, prompts)) + new_tokens,
         clock_s=clock_s,
     )
     if prompt_caches and len(prompts[0]) > 1:
         warm(time.perf_counter, lambda: prompt_caches.run_last(prompts[0][:-1]))
-    outputs, record = decoder.decode(
+    decode = partial(
+        decoder.decode,
         prompts,
         new_tokens,
         new_chooser=lambda index: Greedy(),
         prefill_first=True,
         prompt_caches={NETWORK: prompt_caches} if prompt_caches else None,
     )
+    if caches is not None:
+        caches.settle((configuration, tuple(map(tuple, prompts))), decode)
+    outputs, record = decode()
     depths = [level.exit_layer for level in cascade.levels]
     level_ms = [0.0] * len(depths)
     shapes: dict[Shape, tuple[int, float]] = defaultdict(lambda: (0, 0.0))

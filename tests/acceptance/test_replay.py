@@ -16,6 +16,7 @@ from hispec_sim.acceptance.replay import ReplaySource
 from hispec_sim.acceptance.trace import UNREAD, AgreementTrace, Exit, OffPath, Prompt, label_predictions
 from hispec_sim.acceptance.trace_file import load_trace, save_trace
 from hispec_sim.cascade import Bonus, Cascade, Level, Outcome, apply_outcome, next_step, start
+from hispec_sim.errors import InputError
 from hispec_sim.networks import NetworkSpec
 
 NETWORKS = (NetworkSpec("draft", 4, 64, 4, 2, 16, 96, 4), NetworkSpec("big", 24, 128, 4, 2, 32, 96, 4))
@@ -173,6 +174,27 @@ def test_a_wrong_token_that_was_not_followed_goes_on_as_others_of_its_text_do() 
     # Where rounds begin, the wrong token is on the path and agreed; the next three are behind it.
     assert {matched for level, _, matched in replay(cascade, source, 0) if level == 1} == {0, 1}
     assert all(matched == run for level, run, matched in replay(cascade, source, 1) if level == 1)
+
+
+@pytest.mark.parametrize(
+    ("middle", "cure"),
+    [
+        (Exit("big", 6), "among --exits and --middles"),
+        (Exit("draft", 4), "let an exit of big be that level, or give an acceptance model"),
+    ],
+    ids=str,
+)
+def test_what_can_be_done_about_a_middle_that_was_not_followed(middle: Exit, cure: str) -> None:
+    """Recordings follow exits of the target only: a draft network as middle level is no matter of options."""
+    exits = (Exit("draft", 2), middle, Exit("big", 24))
+    prompt, off_path = Prompt("a", "a", "0" * 64, 3), OffPath.none(len(exits), sampled=False)
+    labels = np.array([[1, 1, 0]] * 4, np.uint8)
+    trace = AgreementTrace(NETWORKS, exits, labels, np.array([0, 4]), (prompt,), off_path, None, {})
+    cascade = Cascade(tuple(Level(*exit_, verify_period=2 * k) for k, exit_ in enumerate(exits)), Bonus.ON_MISMATCH)
+    with pytest.raises(InputError) as refused:
+        ReplaySource(trace, cascade, SHAPES)
+    assert f"wrong tokens of {middle}, which a middle level needs" in str(refused.value)
+    assert cure in str(refused.value)
 
 
 def test_agreement_is_the_share_of_equal_predictions() -> None:

@@ -43,6 +43,38 @@ def test_the_block_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
     assert LLAMA in block["parameters"]["vllm_accept_0"]["source"]
 
 
+def test_the_source_tells_which_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or the command would not do the same again where there are several."""
+    with pytest.raises(SystemExit):
+        main(["trace", "import", "vllm", str(DUMP), "--model-name", LLAMA])
+    source = yaml.safe_load(capsys.readouterr().out)["parameters"]["vllm_accept_0"]["source"]
+    assert f"{DUMP} --model-name {LLAMA})" in source
+
+
+def test_counters_without_labels(tmp_path: Path) -> None:
+    """Of a server of one model and one engine; only positions must be told."""
+    dump = tmp_path / "m.txt"
+    name = "vllm:spec_decode_num_"
+    lines = [f"{name}drafts_total 10.0", f"{name}draft_tokens_total 20.0 1763700000", f"{name}accepted_tokens_total 12"]
+    places = [f'{name}accepted_tokens_per_pos_total{{position="{k}"}} {n}' for k, n in enumerate((8, 4))]
+    dump.write_text("\n".join([*lines, *places]))
+    counters = read_metrics(dump)
+    assert (counters.drafts, counters.draft_tokens, counters.per_position) == (10, 20, (8, 4))
+    dump.write_text("\n".join([*lines, f"{name}accepted_tokens_per_pos_total 12.0"]))
+    with pytest.raises(InputError, match="no position="):
+        read_metrics(dump)
+
+
+def test_a_dump_of_an_older_engine_is_told_what_helps(tmp_path: Path) -> None:
+    """V0 counts tokens only: no dump of it is ever whole."""
+    labels = f'{{model_name="{LLAMA}"}}'
+    counts = {"accepted_tokens": 8547.0, "draft_tokens": 13311.0, "emitted_tokens": 10616.0}
+    text = "\n".join(f"vllm:spec_decode_num_{name}_total{labels} {count}" for name, count in counts.items())
+    (tmp_path / "m.txt").write_text(text)
+    with pytest.raises(InputError, match="needs vLLM V1's metrics; dump them from a server with a newer vLLM"):
+        read_metrics(tmp_path / "m.txt")
+
+
 def test_an_interval_is_a_difference(tmp_path: Path) -> None:
     """Counters go on for as long as the server does; a restart is noticed."""
     later = tmp_path / "later.txt"

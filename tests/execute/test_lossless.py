@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +14,13 @@ from tiny_networks import VOCABULARY, autoregressive, networks, random_cascade
 from hispec_sim.acceptance.sampler import Sampler
 from hispec_sim.cascade import Cascade, Forward
 from hispec_sim.errors import InputError
-from hispec_sim.execute.choosing import Greedy
-from hispec_sim.execute.decoder import Decoder
-from hispec_sim.execute.record import SequenceRecord
+from hispec_sim.execute.choosing import Greedy, Token
+from hispec_sim.execute.decoder import Decoder, Decoding
+from hispec_sim.execute.record import Record, SequenceRecord
+from hispec_sim.models.llama import Layer
 from hispec_sim.scheduler import Grouping
+from hispec_sim.simulate.engine import Engine
+from hispec_sim.simulate.pricing import Asking, Pricer
 from hispec_sim.step_graph import Kind, Node, StepGraph
 
 torch.set_num_threads(1)
@@ -85,6 +92,44 @@ def simulated_forwards(cascade: Cascade, prompt_tokens: int | None, sampler: Sam
     return forwards
 
 
+Batch = list[tuple[int, Forward]]
+"""Which sequences a forward of the device ran for, in order, and each one's part of it."""
+
+
+class Watched(Decoder):
+    """A decoder that keeps its batches."""
+
+    batches: list[Batch]
+
+    def _run(self, batch: Sequence[Decoding], record: Record) -> dict[int, torch.Tensor]:
+        self.batches = [*getattr(self, "batches", []), [(each.index, each.node.forward) for each in batch]]
+        return super()._run(batch, record)
+
+
+class OnePrice(Pricer):
+    """Every forward takes as long: on one device, time does not decide what runs next."""
+
+    def __init__(self) -> None:
+        pass
+
+    def price_ms(self, batch: Sequence[Asking]) -> float:
+        return 1.0
+
+
+def simulated_batches(
+    cascade: Cascade, texts: list[list[int]], slots: int, grouping: Grouping, record: Record
+) -> list[Batch]:
+    """What the simulator's engine runs when it is given the outcomes."""
+    engine = Engine(
+        StepGraph(cascade), OnePrice(), new_sampler=lambda k: Recorded(record.sequences[k]), grouping=grouping
+    )
+    log = engine.run([(len(text), NEW_TOKENS) for text in texts], slots)
+    members = zip(log.request, log.move, strict=True)
+    return [
+        [(request.index, move.source.forward) for request, move in islice(members, size)] for size in log.batch_size
+    ]
+
+
 @pytest.mark.parametrize("tenth", range(10))
 def test_two_hundred_random_cascades(tenth: int) -> None:
     """Twenty a time."""
@@ -100,14 +145,16 @@ def test_two_thousand_random_cascades(twentieth: int) -> None:
 
 def check_random_cascades(seed: int, cases: int) -> None:
     """The target's text token for token, at batch 1 and 4 under both groupings (ties are counted); and the outcomes,
-    replayed in the simulator, give the same forwards, element by element."""
+    replayed in the simulator, give the same forwards, element by element; from its engine, which begins behind the
+    prompts, in the same batches."""
     rng = np.random.default_rng(seed)
     ties, outcomes = 0, set()
     for case in range(cases):
         cascade, slots = random_cascade(rng), (1, 4)[case % 2]
         texts = prompts(rng, slots + case % 2)
         expected, _ = decode(autoregressive(), texts, 4)
-        decoder = Decoder(cascade, networks(), slots=slots, max_tokens=60, grouping=list(Grouping)[case // 2 % 2])
+        grouping = list(Grouping)[case // 2 % 2]
+        decoder = Watched(cascade, networks(), slots=slots, max_tokens=60, grouping=grouping)
         prefill_first = case % 3 == 0
         outputs, record = decoder.decode(
             texts, NEW_TOKENS, new_chooser=lambda index: Greedy(), prefill_first=prefill_first
@@ -116,6 +163,13 @@ def check_random_cascades(seed: int, cases: int) -> None:
             if ours != theirs:
                 assert is_a_tie(text, ours, theirs), cascade
                 ties += 1
+        if prefill_first:
+            assert simulated_batches(cascade, texts, slots, grouping, record) == decoder.batches
+        ran = [(forward.batch, forward.tokens, forward.logits) for forward in record.device]
+        assert ran == [
+            (len(batch), sum(part.tokens for _, part in batch), sum(part.logits for _, part in batch))
+            for batch in decoder.batches
+        ]
         pushed = record.tokens_through()
         for text, sequence in zip(texts, record.sequences, strict=True):
             prompt_tokens = None if prefill_first else len(text)
@@ -126,6 +180,51 @@ def check_random_cascades(seed: int, cases: int) -> None:
         assert not +pushed, "the device ran exactly what the cascade asked for"
     assert ties <= 2 + cases // 50
     assert len(outcomes) > 40, "the networks must produce all kinds of outcomes"
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_layers_run_what_forwards_say_and_no_more(slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query tokens, counted in the layers themselves: what a shallower level has pushed runs through no layer again.
+    Sequences of a batch are padded to the longest."""
+    ran: Counter[Layer] = Counter()
+    maths = Layer.maths
+
+    def counting(layer: Layer, *norm_of: object) -> Callable[..., torch.Tensor]:
+        inner = maths(layer, *norm_of)  # type: ignore[arg-type]
+
+        def run(x: torch.Tensor, *more: object) -> torch.Tensor:
+            ran[layer] += x.shape[0] * x.shape[1]
+            return inner(x, *more)  # type: ignore[arg-type]
+
+        return run
+
+    monkeypatch.setattr(Layer, "maths", counting)
+    rng = np.random.default_rng(6)
+    for _ in range(10):
+        ran.clear()
+        decoder = Watched(random_cascade(rng), networks(), slots=slots, max_tokens=60)
+        decoder.decode(prompts(rng, slots), NEW_TOKENS, new_chooser=lambda index: Greedy())
+        asked: Counter[Layer] = Counter()
+        for batch in decoder.batches:
+            forward = batch[0][1]
+            layers = networks()[forward.network].layers[forward.first_layer : forward.last_layer]
+            asked.update(dict.fromkeys(layers, len(batch) * max(part.tokens for _, part in batch)))  # type: ignore[arg-type]
+        assert ran == asked
+
+
+def test_what_watches_the_text_takes_no_time() -> None:
+    """Printing tokens as they become final is not decoding."""
+    now_s = 0.0
+
+    def print_slowly(index: int, tokens: Sequence[Token]) -> None:
+        nonlocal now_s
+        now_s += 1
+
+    decoder = Decoder(autoregressive(), networks(), slots=1, max_tokens=60, clock_s=lambda: now_s)
+    _, record = decoder.decode([[1, 2, 3]], NEW_TOKENS, new_chooser=lambda index: Greedy(), on_commit=print_slowly)
+    assert now_s == NEW_TOKENS
+    assert record.wall_ms == 0
+    assert not any(record.with_gaps_ms())
 
 
 def test_time_outside_forwards_is_small_and_counted() -> None:
@@ -155,5 +254,8 @@ def test_wrong_requests_are_refused() -> None:
         decoder.decode([[1], []], 5, new_chooser=lambda index: Greedy())
     with pytest.raises(InputError, match="prompt 0 has 16 tokens and 5 new ones"):
         decoder.decode([[1] * 16], 5, new_chooser=lambda index: Greedy())
+    for prompt in ([VOCABULARY], [1, VOCABULARY + 8, 2]):
+        with pytest.raises(InputError, match=f"prompt 1 holds the token {max(prompt)}, .* only {VOCABULARY} tokens"):
+            decoder.decode([[1], prompt], 5, new_chooser=lambda index: Greedy())
     with pytest.raises(InputError, match="names the network 'big'"):
         Decoder(autoregressive(), {"other": networks()["draft"]}, slots=1, max_tokens=20)

@@ -70,9 +70,12 @@ def numerical_difference(network: Llama, prompt: list[int]) -> float:
 
 
 def random_cascade(rng: np.random.Generator, network: Llama) -> Cascade:
-    """One to four levels at any exits, draft length 1 to 8, verify periods 1 to 16, either bonus rule."""
+    """One to four levels, draft length 1 to 8, verify periods 1 to 16, either bonus rule; at any exits, or, every other
+    time, at those with trained heads where there are some."""
     depth = n_layers(network)
-    exits = sorted(map(int, network.exit_heads)) or list(range(1, depth))
+    exits = sorted(map(int, network.exit_heads))
+    if not exits or rng.random() < 0.5:
+        exits = list(range(1, depth))
     lower = sorted(rng.choice(exits, min(len(exits), int(rng.integers(0, 4))), replace=False).tolist())
     periods = [0, int(rng.integers(1, 9)), *rng.integers(1, 17, 2).tolist()]
     levels = [Level("big", exit_layer, periods[k]) for k, exit_layer in enumerate([*lower, depth])]
@@ -85,6 +88,7 @@ def is_a_tie(case: Real, prompt: list[int], ours: list[int], theirs: list[int]) 
     with torch.inference_mode():
         best = case.network(torch.tensor([[*prompt, *theirs[:place]]]))[0, -1].topk(2)
     gap = float(best.values[0] - best.values[1])
+    # Rounding may lift one of the two logits by the difference and lower the other by as much.
     return gap < 2 * case.numerical_difference and ours[place] in best.indices.tolist()
 
 
@@ -124,7 +128,7 @@ def test_two_thousand_random_cascades_on_the_reference_model(twentieth: int) -> 
 
 
 def test_random_cascades_on_smollm2() -> None:
-    """A few, at its exit heads."""
+    """A few, at its exit heads and at exits without."""
     assert check_random_cascades("smollm2", 0, 4) == 0
 
 

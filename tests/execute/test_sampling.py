@@ -15,7 +15,8 @@ from hispec_sim.cascade import Bonus, Cascade, Level
 from hispec_sim.errors import InputError
 from hispec_sim.execute.choosing import Sampling, Token
 from hispec_sim.execute.decoder import Decoder
-from hispec_sim.models.picking import distributions_of
+from hispec_sim.execute.generate import Settings
+from hispec_sim.models.picking import COLDEST, distributions_of
 
 torch.set_num_threads(1)
 PROMPT = [3, 1, 4]
@@ -121,6 +122,25 @@ def test_a_level_accepts_with_the_ratio_of_probabilities() -> None:
 def test_impossible_settings_are_refused(temperature: float, top_p: float) -> None:
     with pytest.raises(InputError, match=r"temperature|top_p"):
         sampling(0, temperature, top_p)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p"),
+    [(-1.0, 1.0), (float("nan"), 1.0), (math.inf, 1.0), (COLDEST / 2, 1.0), (0.0, 0.0), (0.0, 1.1), (0.0, math.nan)],
+)
+def test_impossible_settings_of_a_decoding_are_refused(temperature: float, top_p: float) -> None:
+    """Those that greedy decoding would not look at too."""
+    with pytest.raises(InputError, match=r"temperature|top_p"):
+        Settings(1, (), temperature, top_p)
+
+
+def test_the_coldest_temperature_still_draws() -> None:
+    """Of large logits too: the likeliest token."""
+    logits = torch.tensor([[1e4, -3e4, 1.1e4]])
+    settings = Settings(1, (), COLDEST, 0.9)
+    verdict = settings.chooser().judge(0, logits, [], bonus=True)
+    assert verdict.own is not None
+    assert verdict.own.token_id == 2
 
 
 @pytest.mark.parametrize("heat", [0.1, 1.0, 30.0])

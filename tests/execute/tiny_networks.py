@@ -38,12 +38,18 @@ def networks() -> dict[str, Llama]:
     return made
 
 
-def random_cascade(rng: np.random.Generator, *, shortlists: bool = True) -> Cascade:
-    """One to four levels over exits of both networks, any periods, some with a shortlist, either bonus rule."""
+def random_cascade(rng: np.random.Generator, *, shortlists: bool = True, draft_first: bool = False) -> Cascade:
+    """One to four levels over exits of both networks, each network's from shallow to deep, the networks in any order or
+    the draft first; any periods, some with a shortlist, either bonus rule."""
     exits = [("draft", 1), ("draft", 2), ("big", 1), ("big", 2), ("big", 3)]
     n_lower = int(rng.integers(0, 4))
-    chosen = sorted(rng.choice(len(exits), n_lower, replace=False))
-    levels = [Level(*exits[place], verify_period=int(rng.integers(1, 9)) if k else 0) for k, place in enumerate(chosen)]
+    places = rng.choice(len(exits), n_lower, replace=False).tolist()
+    drawn = [exits[place] for place in (sorted(places) if draft_first else places)]
+    rising = {name: iter(sorted(depth for network, depth in drawn if network == name)) for name, _ in exits}
+    levels = [
+        Level(name, next(rising[name]), verify_period=int(rng.integers(1, 9)) if k else 0)
+        for k, (name, _) in enumerate(drawn)
+    ]
     levels = [
         replace(level, shortlist=int(rng.integers(1, VOCABULARY + 1))) if shortlists and rng.random() < 0.3 else level
         for level in levels

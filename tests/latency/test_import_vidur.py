@@ -104,6 +104,65 @@ def test_without_all_reduce_there_is_one_gpu_only(folder):
     assert profile(folder, all_reduce=folder / "elsewhere.csv").tensor_parallels == (1, 2)
 
 
+def test_the_first_layout_of_all_reduces_is_read_too(folder):
+    """Tokens and their width in place of bytes; messages of no token and of other widths are not ours."""
+    write(
+        folder / "all_reduce.csv",
+        [
+            {"time_stats.all_reduce.median": 0.5 + tokens * width / 64 + rank, "rank": rank, "num_workers": workers,
+             "n_embd": width, "num_tokens": tokens}
+            for rank in (0, 1, 2)
+            for workers in (2, 4)
+            for width in (64, 128)
+            for tokens in (0, 8, 1024)
+        ],
+    )  # fmt: skip
+    made = profile(folder)
+    rows = {row.point: row for row in made.rows}
+    assert made.tensor_parallels == (1, 2)
+    reduced = rows["all_reduce_nccl", 2, 1, 8, 0]
+    assert (reduced.ms, reduced.origin) == (pytest.approx(0.5 + 8 + 1), "measured")
+    assert rows["all_reduce_nccl", 2, 1, 1, 0].ms == pytest.approx(reduced.ms), "not towards a message of no token"
+
+
+def set_cell(path: Path, column: str, row: int, cell: str) -> None:
+    """Change one cell; rows count from 1 below the header."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[row - 1][column] = cell
+    write(path, rows)
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "cell", "message"),
+    [
+        ("mlp.csv", "time_stats.mlp_up_proj.median", "", "is empty in row 3 below the header"),
+        ("mlp.csv", "time_stats.mlp_up_proj.median", "fast", "has 'fast' in row 3 below the header"),
+        ("mlp.csv", "time_stats.add.median", "fast", "has 'fast' in row 3 below the header"),
+        ("mlp.csv", "time_stats.emb.median", "inf", "has 'inf' in row 3 below the header"),
+        ("mlp.csv", "n_embd", "wide", "has 'wide' in row 3 below the header"),
+        ("mlp.csv", "num_tokens", "", "is empty in row 3 below the header"),
+        ("mlp.csv", "num_tensor_parallel_workers", "", "is empty in row 3 below the header"),
+        ("attention.csv", "time_stats.attn_decode.median", "", "is empty in row 3 below the header"),
+        ("attention.csv", "kv_cache_size", "long", "has 'long' in row 3 below the header"),
+        ("all_reduce.csv", "time_stats.all_reduce.median", "", "is empty in row 3 below the header"),
+        ("all_reduce.csv", "size", "big", "has 'big' in row 3 below the header"),
+    ],
+)
+def test_cells_that_are_no_numbers_are_named(folder, file, column, cell, message):
+    set_cell(folder / file, column, 3, cell)
+    with pytest.raises(InputError) as failed:
+        profile(folder)
+    assert f"{file}: column {column} {message}" in str(failed.value)
+
+
+def test_empty_cells_of_what_some_networks_lack_count_nothing(folder):
+    set_cell(folder / "mlp.csv", "time_stats.add.median", 1, "")
+    set_cell(folder / "mlp.csv", "n_embd", len((folder / "mlp.csv").read_text().splitlines()) - 1, "")  # another's
+    rows = {row.point: row for row in profile(folder).rows}
+    assert rows["layer_elementwise", 1, 1, 1, 0].ms == pytest.approx(1 + 4 + 32 + 256)
+
+
 def test_the_command_writes_it(folder, tmp_path):
     from typer.testing import CliRunner
 
@@ -137,6 +196,12 @@ def test_the_command_writes_it(folder, tmp_path):
                 (folder / "mlp.csv").read_text().replace("attn_rope", "rope")
             ),
             r"mlp\.csv: column missing: time_stats\.attn_rope\.median",
+        ),
+        (
+            lambda folder: (folder / "all_reduce.csv").write_text(
+                "num_workers,n_embd,time_stats.all_reduce.median\n2,64,1\n"
+            ),
+            r"all_reduce\.csv: column missing: size, collective, devices_per_node",
         ),
     ],
 )

@@ -113,6 +113,20 @@ def test_leave_one_out_is_zero_for_powers_and_known_for_a_bump():
     assert (error.median, error.n) == (pytest.approx(0.5), 1)  # 1 ms is predicted where 2 ms were measured
 
 
+def test_of_measured_profiles_only_measured_points_are_left_out_and_bridged_from():
+    """The derived one at 4 lies on the line from 1 to 16: met exactly, and near enough to make 16 easy."""
+    rows = [row for row in small_rows() if row.op not in ("layer_linear", "layer_elementwise")]
+    for tokens, ms in ((1, 1.0), (16, 4.0), (64, 1.0)):
+        rows.append(ProfileRow("layer_linear", 1, 1, tokens, None, ms, "measured", repeats=5))
+    rows.append(ProfileRow("layer_linear", 1, 1, 4, None, 2.0, "derived"))
+    for tokens, origin in ((1, "measured"), (4, "derived"), (16, "measured")):
+        repeats = 5 if origin == "measured" else None
+        rows.append(ProfileRow("layer_elementwise", 1, 1, tokens, None, 1.0, origin, repeats=repeats))
+    errors = leave_one_out(make_profile(rows))
+    assert (errors["layer_linear"].median, errors["layer_linear"].n) == (pytest.approx(0.75), 1)
+    assert "layer_elementwise" not in errors, "nothing measured lies between measured points"
+
+
 # Bounds a little above what `hispec profile show` prints; the spacing left is twice the profile's own.
 BOUNDS = {
     "layer_linear": (0.07, 0.30),

@@ -226,5 +226,8 @@ def test_two_profiles_side_by_side(tmp_path):
     assert (tmp_path / "both.svg").read_bytes().startswith(b"<?xml")
     again = CliRunner().invoke(profile_app, arguments)
     assert isinstance(again.exception, InputError)
+    nowhere = CliRunner().invoke(profile_app, [*arguments[:3], "--out", str(tmp_path / "nodir" / "both.png")])
+    assert isinstance(nowhere.exception, InputError)
+    assert "nodir; make it first" in str(nowhere.exception)
     other = CliRunner().invoke(profile_app, ["compare", str(a), str(b), "--tensor-parallel", "2"])
     assert isinstance(other.exception, InputError)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import matplotlib
 import pytest
-from latency_fakes import SHIPPED, SMALL, WHOLE_LAYER
+from latency_fakes import SHIPPED, SMALL, WHOLE_LAYER, make_profile
 from typer.testing import CliRunner
 
 from hispec_sim.cli.profile import profile_app
+from hispec_sim.cli.profile_panels import panels_of
 from hispec_sim.errors import InputError
-from hispec_sim.latency import write_profile
+from hispec_sim.latency import NetworkCost, read_profile, write_profile
 from hispec_sim.latency.curves import profile_slices
+from hispec_sim.report.profile_figures import draw_profile
 
 SHIPPED_70B = next(path for path in SHIPPED if path.match("h100_sxm/llama-3.1-70b.csv"))
 
@@ -47,6 +50,42 @@ def test_show_of_an_unknown_device_has_no_roofline(tmp_path):
     assert "No roofline" in output
     assert "p10 0.900, p90 1.200" in output
     assert all(found.roofline_ms is None for found in profile_slices(SMALL))
+
+
+def test_whole_forwards_are_drawn_over_layers():
+    """As NetworkCost prices them, with whichever all-reduce there is."""
+    nccl_only = make_profile([row for row in SMALL.rows if row.op != "all_reduce_custom"])
+    for profile in (SMALL, nccl_only, WHOLE_LAYER):
+        over_layers = [found for found in profile_slices(profile) if found.axis == "layers"]
+        assert [found.label[-1] for found in over_layers] == [str(degree) for degree in profile.tensor_parallels]
+        one = over_layers[0]
+        assert one.line_x.tolist() == list(range(1, 9))
+        cost = NetworkCost(profile, tensor_parallel=1)
+        for last in (1, 8):
+            ms = cost.forward_ms(first_layer=0, last_layer=last, batch=1, tokens=1, logits=1, context=64)
+            assert one.line_ms[last - 1] == pytest.approx(float(ms))
+    shipped = [found for found in profile_slices(read_profile(SHIPPED_70B)) if found.axis == "layers"]
+    assert all((found.roofline_ms < found.line_ms).all() for found in shipped)
+
+
+@pytest.mark.parametrize(
+    ("profile", "op", "shown"),
+    [
+        (WHOLE_LAYER, "layer", {"measured", "interpolation"}),
+        (SMALL, "attention", {"derived", "interpolation"}),
+        (read_profile(SHIPPED_70B), "layer_linear", {"derived", "interpolation", "roofline"}),
+        (WHOLE_LAYER, "whole forward over layers", {"interpolation"}),
+    ],
+    ids=["measured", "derived", "roofline", "no points"],
+)
+def test_the_legend_names_what_is_drawn(tmp_path, profile, op, shown):
+    panels = [panel for panel in panels_of([profile], [""]) if panel.title.split(" (")[0] == op]
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        draw_profile("title", panels, tmp_path / "drawn.svg")
+    drawn = (tmp_path / "drawn.svg").read_text()
+    marks = ("measured", "derived", "interpolation", "roofline")
+    assert {mark for mark in marks if f">{mark}" in drawn} == shown
+    assert "never falling" not in drawn, "medians of repeats may fall"
 
 
 def test_figures_show_the_points_and_pass_through_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,21 @@ def test_damaged_folders_are_refused(tmp_path: Path, damage: Callable[[Path], No
     network = saved(tmp_path)
     damage(tmp_path)
     with pytest.raises(InputError, match=expected):
+        load_heads(tmp_path, network)
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+def test_files_that_may_not_be_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tests may be allowed to read everything."""
+    network, read_bytes = saved(tmp_path), Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(InputError, match=rf"cannot read .*{name}: Permission denied; make it readable"):
         load_heads(tmp_path, network)
 
 

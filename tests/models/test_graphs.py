@@ -1,5 +1,4 @@
-"""Captured forwards give what eager ones give. There is no GPU here: a stand-in for a graph keeps the work and does it
-again on what the static tensors hold by then, which is what a graph's replay does."""
+"""Captured forwards give what eager ones give. There is no GPU here: `replaying` stands in for graphs."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from replaying import Replaying
 from torch import Tensor
 
 from hispec_sim.models import graphs
@@ -21,26 +21,6 @@ from hispec_sim.networks import NetworkSpec
 
 VOCABULARY, DEPTH, SLOTS, ROOM = 24, 4, 3, 150
 CPU = torch.device("cpu")
-
-
-class Replaying:
-    """Records work by doing it, and replays it into the tensor that the first time filled."""
-
-    def __init__(self) -> None:
-        self.captured = self.replayed = 0
-
-    def __call__(self, work: Work) -> Recorded:
-        self.captured += 1
-        output = work()
-
-        def replay() -> None:
-            self.replayed += 1
-            again = work()
-            if output is not None:
-                assert again is not None
-                output.copy_(again)
-
-        return Recorded(replay, output)
 
 
 def network(heads: bool) -> Llama:
@@ -132,6 +112,41 @@ def test_captures_are_bounded_when_forms_drive_each_other_out() -> None:
     assert [meet("a"), meet("b"), meet("a", 1), meet("c")] == [1, 1, 0, 1]
     assert [meet("a", 5), meet("b", CAPTURED_WHEN_MET - 1), meet("b", 1)] == [0, 0, 1]
     assert len(held) == 2
+
+
+def test_all_forms_are_held_where_there_is_no_bound() -> None:
+    """Met in turn, a few forms more than are held are never captured, and a replay is the exception; unless all are
+    held. `unheld` tells runs that are no replays."""
+    runs = {}
+    for most in (2, None):
+        capture = Replaying()
+        held = Graphs(capture, CPU, most)
+        for _ in range(CAPTURED_WHEN_MET + 2):
+            for key in "abcd":
+                held.run(key, [1], lambda integers: integers + 1)
+        runs[most] = (len(held), held.unheld - CAPTURED_WHEN_MET * 4)
+    assert runs[None] == (4, 0)
+    assert runs[2][0] == 2
+    assert runs[2][1] > 0
+
+
+def test_dropped_graphs_leave_the_same_work_to_be_done_eagerly() -> None:
+    capture, seen = Replaying(), []
+
+    def work(integers: Tensor) -> Tensor:
+        seen.append(integers.tolist())
+        return integers + 1
+
+    held = Graphs(capture, CPU)
+    for _ in range(CAPTURED_WHEN_MET):
+        held.run("form", [1], work)
+    before, unheld = (capture.captured, capture.replayed), held.unheld
+    held.drop_all()
+    for number in range(CAPTURED_WHEN_MET + 1):
+        result = held.run("form", [number], work)
+        assert result is not None
+        assert (result.tolist(), seen[-1]) == ([number + 1], [number])
+    assert (len(held), capture.captured, capture.replayed, held.unheld) == (0, *before, unheld)
 
 
 def test_prompts_run_eagerly_in_their_own_form(monkeypatch: pytest.MonkeyPatch) -> None:

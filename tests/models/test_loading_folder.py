@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import safetensors
 import torch
 from loading_fakes import LLAMA3, VARIANTS, assert_same_logits, saved
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.files import safetensors_folder
 from hispec_sim.models.files.safetensors_folder import load_folder, save_folder
 
 
@@ -173,6 +176,20 @@ def test_bad_folders_are_named_with_their_cure(case: str, tmp_path: Path) -> Non
     with pytest.raises(InputError, match=message) as raised:
         load_folder(tmp_path / "model")
     assert str(tmp_path / "model") in str(raised.value)
+
+
+def test_weights_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tests may be allowed to read everything."""
+
+    def denied(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    saved(tmp_path / "model")
+    monkeypatch.setattr(safetensors, "safe_open", lambda *_, **__: denied())
+    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(safetensors_folder, "read_config", lambda *_: None)
+    with pytest.raises(InputError, match=r"cannot read .*model\.safetensors: Permission denied; make it readable"):
+        load_folder(tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,8 @@ def test_a_sentencepiece_stream_keeps_its_spaces() -> None:
     )
     stream = Tokenizer(core).stream()
     assert [stream.push(i) for i in (1, 2, 3, 4, 1)] == ["a", " b", "", "é", " a"]
+    stream = Tokenizer(core).stream(behind=[1, 2])
+    assert [stream.push(i) for i in (2, 3, 4, 1)] == [" b", "", "é", " a"]
 
 
 def test_chats_that_cannot_be_rendered(folder: Path) -> None:
@@ -202,6 +204,21 @@ def test_bad_tokenizers(case: str, tmp_path: Path) -> None:
         load_model(tmp_path / "m")
 
 
+def test_what_is_no_model_is_said_before_what_it_lacks(tmp_path: Path) -> None:
+    """No tokenizer would mend an empty folder, or another architecture."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty is not a model folder: it holds no config\.json"):
+        load_model(tmp_path / "empty")
+    (tmp_path / "empty" / "config.json").write_text(
+        json.dumps(checkpoint().config.to_dict() | {"architectures": ["Qwen2ForCausalLM"]})
+    )
+    with pytest.raises(InputError, match="architecture Qwen2ForCausalLM is not supported"):
+        load_model(tmp_path / "empty")
+    gguf_with(tmp_path / "tiny.gguf", general__architecture="qwen2", tokenizer__ggml__pre="qwen2")
+    with pytest.raises(InputError, match="architecture 'qwen2' is not supported, only llama is"):
+        load_model(tmp_path / "tiny.gguf")
+
+
 def test_a_gguf_tokenizer_of_unknown_kind(folder: Path, tmp_path: Path) -> None:
     """The cure works."""
     gguf_with(tmp_path / "tiny.gguf", tokenizer__ggml__pre="qwen2")
@@ -213,7 +230,13 @@ def test_a_gguf_tokenizer_of_unknown_kind(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tokenizer__ggml__merges": None}, {"tokenizer__ggml__token_type": [1]}, {"tokenizer__ggml__merges": ["q x y"]}],
+    [
+        {"tokenizer__ggml__merges": None},
+        {"tokenizer__ggml__token_type": [1]},
+        {"tokenizer__ggml__merges": ["q x y"]},
+        {"tokenizer__ggml__merges": [1, 2]},
+        {"tokenizer__ggml__bos_token_id": SIZE},
+    ],
 )
 def test_a_damaged_gguf_tokenizer(changes: dict[str, Any], tmp_path: Path) -> None:
     """Its parts contradict one another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -12,12 +13,14 @@ import pytest
 import torch
 
 from hispec_sim.errors import InputError
+from hispec_sim.models import layouts, rope
 from hispec_sim.models.cache import CachedNetwork, Piece
-from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.config import LlamaConfig, RopeScaling
 from hispec_sim.models.exits import AdapterHead, Kind, new_head
 from hispec_sim.models.files.exit_files import load_heads, save_heads
 from hispec_sim.models.files.gguf_file import StoredTensor, _dequantised
 from hispec_sim.models.files.weights import empty_network
+from hispec_sim.models.linear import Layout
 from hispec_sim.models.llama import Llama
 from hispec_sim.models.memory import enough_memory
 from hispec_sim.networks import NetworkSpec
@@ -93,6 +96,41 @@ def test_the_words_of_every_allocator(words: str) -> None:
         enough_memory(lambda: ("a thing", 3 << 30), "do"),
     ):
         raise RuntimeError(words)
+
+
+@pytest.mark.parametrize("what", ["fastest_layout", "laid_out"])
+def test_laying_out_without_memory(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While layouts are tried, and while the found one is made. The largest matrix is gate and up: 2 x 256 x 128."""
+    network = Llama(LlamaConfig(NetworkSpec("wide", 1, 128, 4, 2, 32, 256, 97, True), max_positions=64))
+    monkeypatch.setattr(layouts, "fastest_layout", lambda weights: Layout.TRANSPOSED)
+    monkeypatch.setattr(layouts, what, raising(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")))
+    with pytest.raises(InputError) as caught:
+        layouts.lay_out_for_cpu(network)
+    assert str(caught.value) == (
+        f"out of memory: matrices of network wide, laid out anew, the largest of {2**18 / 2**30:.3g} GiB cannot be "
+        "made: take dtype bf16 or a smaller model, or another device"
+    )
+
+
+def test_positions_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rotations for each of 64 positions, in 8 bytes."""
+    monkeypatch.setattr(torch, "polar", raising(MemoryError()))
+    with pytest.raises(InputError) as caught:
+        Llama(CONFIG)
+    assert str(caught.value) == (
+        f"out of memory: rotations of 64 positions of network tiny of {2048 / 2**30:.3g} GiB cannot be made: give the "
+        "network fewer positions (max_position_embeddings, in a GGUF file llama.context_length)"
+    )
+
+
+def test_the_rotations_of_many_positions_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In double precision no more than `AT_ONCE`, and the same numbers as all at once."""
+    config, sizes, polar = replace(CONFIG, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16)), list[int](), torch.polar
+    whole = rope.rotations(config, 1000)
+    monkeypatch.setattr(rope, "AT_ONCE", 77)
+    monkeypatch.setattr(torch, "polar", lambda one, angle: sizes.append(len(angle)) or polar(one, angle))
+    assert torch.equal(rope.rotations(config, 1000), whole)
+    assert sizes == [77] * 12 + [76]
 
 
 def test_exit_heads_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ def test_counting_by_hand() -> None:
     assert count_ranking([4, 2, 4, 5, 2, 4], 6, "six tokens") == TokenRanking("six tokens", 6, (4, 2, 5, 0, 1, 3))
     with pytest.raises(InputError, match=r"nothing\.txt holds no tokens"):
         count_ranking([], 6, "nothing.txt")
+    with pytest.raises(InputError, match=r"pads\.txt holds the token 6, but the network has only 6 tokens"):
+        count_ranking([4, 6, 2], 6, "pads.txt")
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ class FakeForwards:
     row: int = 0
     seen: int = 0
 
+    def settle_forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> None:
+        """Every forward takes the same time from the first on."""
+
     def forward(self, first_layer: int, last_layer: int, pieces: Sequence[Piece]) -> torch.Tensor | None:
         batch, tokens, logits = len(pieces), pieces[0].tokens, pieces[0].logits
         ms = fixed_ms(batch, tokens) + (last_layer - first_layer) * layer_ms(batch, tokens, pieces[0].position + tokens)

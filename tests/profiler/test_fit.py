@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,9 +30,15 @@ from fake_device import (
 from hispec_sim.latency import LatencyProfile, NetworkCost, Provenance
 from hispec_sim.latency.completing import completed
 from hispec_sim.models.cache import Piece
+from hispec_sim.models.config import LlamaConfig
+from hispec_sim.models.llama import Llama
 from hispec_sim.networks import NetworkSpec
+from hispec_sim.profiler import latency
+from hispec_sim.profiler.clock import CudaClock
 from hispec_sim.profiler.fit import fit
 from hispec_sim.profiler.forwards import Episode, Kind, Point, What
+from hispec_sim.profiler.measurement import Measurement
+from hispec_sim.profiler.pace import Scene
 from hispec_sim.profiler.parts import LEAST_MS
 from hispec_sim.profiler.plan import Grid
 
@@ -49,6 +56,18 @@ def measured(grid: Grid = GRID, *, saved_ms: float = 0.0, seldom_ms: float = 0.0
 
 def profile(samples: dict[Point, list[float]]) -> LatencyProfile:
     return LatencyProfile("fake", NETWORK, Provenance("float32", {}, "2026-01-01", "none", "fake"), fit(samples).rows)
+
+
+def test_the_file_tells_the_clock_that_timed(monkeypatch):
+    """Not the one that was asked for: on CUDA that is another."""
+    bench, played = fake_bench(FakeClock()), 3 * GRID.episodes()
+    scenes = [Scene(float(number), tuple(bench.play(episode))) for number, episode in enumerate(played)]
+    asked = {"clock": "wall", "date": "2026-01-01", "command": "none", "allow_noise": True}
+    monkeypatch.setattr(latency, "clock_for", lambda network, name: CudaClock())
+    monkeypatch.setattr(latency, "machine_of", lambda model: {})
+    model = SimpleNamespace(network=Llama(LlamaConfig(NETWORK, max_positions=128)))
+    made, _ = latency.profile_of(Measurement(asked, GRID, scenes), model)
+    assert made.provenance.machine["clock"] == "cuda events"
 
 
 def test_a_verification_is_timed_behind_one_token():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from hispec_sim.errors import InputError
 from hispec_sim.models import layouts
@@ -16,10 +17,12 @@ from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.linear import Layout
 from hispec_sim.models.llama import Llama
 from hispec_sim.networks import NetworkSpec
+from hispec_sim.profiler import kernels
 from hispec_sim.profiler.clock import WallClock
 from hispec_sim.profiler.kernels import Breakdown, Ceilings, Kernel, break_down, classify, measure_ceilings
 
-sys.path.append(str(Path(__file__).parents[1] / "execute"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("execute", "models"))
+from replaying import Replaying, give_graphs
 from tiny_networks import VOCABULARY, networks
 
 
@@ -89,6 +92,67 @@ def test_products_in_blocks_are_seen(monkeypatch):
     assert products == dict.fromkeys(layer, 2) | {"LM head": 1}
 
 
+class Watch(WallClock):
+    """Notes of each timed step how many graphs were captured and replayed in it."""
+
+    def __init__(self, graphs):
+        self.graphs, self.seen = graphs, []
+
+    def timed(self, work):
+        before = (self.graphs.captured, self.graphs.replayed)
+        ms, result = super().timed(work)
+        self.seen.append((self.graphs.captured - before[0], self.graphs.replayed - before[1]))
+        return ms, result
+
+
+@pytest.mark.parametrize(("batch", "replayed"), [(2, True), (30, False)])
+def test_a_graph_is_timed_and_its_work_profiled_without_it(batch, replayed, monkeypatch):
+    """A profiler sees no operators in a replay. Of more than 64 query tokens no graph is made."""
+    graphs = Replaying()
+    give_graphs(monkeypatch, graphs, 1)
+    clock = Watch(graphs)
+    found = break_down(networks()["big"], "verify", batch=batch, query_tokens=3, context=40, clock=clock)
+    assert clock.seen == [(0, int(replayed))] * kernels.STEPS + [(0, 0)] * kernels.STEPS
+    assert found.replayed == replayed
+    calls = {kernel.name: kernel.calls for kernel in found.kernels}
+    assert (calls["GEMM 32 x 96"], calls["attention"], calls["LM head"]) == (4, 4, 1)
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_the_table_says_what_was_replayed(replayed):
+    from hispec_sim.cli.profile_kernels import _table
+
+    found = Breakdown("decode", 2.0, 3.0, (Kernel("a", 1, 1.0, 1e6, 5e6),), replayed)
+    title = str(_table(found, Ceilings(1e9, 1e10)).title)
+    assert title.startswith("decode: 2.000 ms")
+    assert ("2.000 ms as a CUDA graph, 3.000 ms with the profiler on and without the graph" in title) == replayed
+
+
+class OnMeta(TorchFunctionMode):
+    """Whatever device is asked for, tensors have a shape and no values."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        return func(*args, **kwargs | ({"device": "meta"} if "device" in kwargs else {}))
+
+
+@pytest.mark.parametrize(("device", "copied", "size"), [("cpu", 1 << 28, 1024), ("cuda", 1 << 30, 8192)])
+def test_ceilings_are_those_of_work_that_a_launch_is_nothing_to(device, copied, size):
+    """What takes a millisecond here."""
+    seen = []
+
+    class Millisecond(WallClock):
+        def timed(self, work):
+            seen.append(work())
+            return 1.0, seen[-1]
+
+    with OnMeta():
+        ceilings = measure_ceilings(torch.device(device), torch.bfloat16, Millisecond())
+    assert seen[0].nbytes == copied
+    assert seen[-1].shape == (size, size)
+    assert ceilings == Ceilings(1000 * 2 * copied, 1000 * 2 * size**3)
+
+
 def test_ceilings_are_measured():
     ceilings = measure_ceilings(torch.device("cpu"), torch.float32, WallClock())
     assert 1e8 < ceilings.bytes_per_s < 1e13
@@ -100,7 +164,6 @@ def test_the_command_writes_everything(tmp_path, monkeypatch):
 
     from hispec_sim.cli.profile import profile_app
     from hispec_sim.models import loading
-    from hispec_sim.profiler import kernels
 
     class Loaded:
         network = networks()["big"]

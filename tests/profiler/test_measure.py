@@ -225,6 +225,20 @@ def test_a_noisy_machine_is_refused_with_advice_unless_allowed():
         assert measurement.probe_ms
 
 
+def test_what_went_on_in_quiet_is_not_passed_off_as_quiet():
+    """A machine that grows noisy is refused after a round; the steady work of all sessions stays in the file."""
+    clock, measurement, runs = FakeClock(), Measurement({}), iter(range(10_000))
+    growing_noisy = Probe(clock, lambda: clock.spend(1.0 if next(runs) < 75 else 2.0))
+    with pytest.raises(InputError, match="too noisy"):
+        go(Scripted(clock, {}), clock, measurement, probe=growing_noisy)
+    assert measurement.scenes, "some was measured in noise"
+    noisy = list(measurement.probe_ms)
+    quiet = steady(clock)
+    go(Scripted(clock, {}), clock, measurement, probe=quiet)
+    assert measurement.probe_ms == [*noisy, *quiet.ms]
+    assert max(measurement.probe_ms) == pytest.approx(2.0)
+
+
 def test_a_budget_too_small_names_one_that_is_enough():
     clock = FakeClock()
     with pytest.raises(InputError, match=r"--budget is too small: 3 rounds .* give 2m,"):

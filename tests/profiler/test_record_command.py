@@ -74,6 +74,12 @@ def test_a_recording_and_its_provenance(
     assert "--resume" in printed
     status, printed = run([*base, "--out", str(tmp_path / "b")], capsys)
     assert (status, "--resume" in printed) == (2, True)
+    settings = recording.parts_folder(tmp_path / "b") / recording.SETTINGS
+    begun = settings.read_text()
+    settings.write_text(json.dumps({key: value for key, value in json.loads(begun).items() if key != "places"}))
+    status, printed = run(["--resume", "--out", str(tmp_path / "b")], capsys)
+    assert (status, "it lacks places" in " ".join(printed.split())) == (2, True)
+    settings.write_text(begun)
     status, printed = run(["--resume", "--out", str(tmp_path / "b")], capsys)
     assert status == 0, printed
     again = load_trace(tmp_path / "b")
@@ -129,6 +135,8 @@ def test_heads_are_named_in_the_provenance(folder: Path, tmp_path: Path, capsys:
         (["--model", "big", "--split", "third"], "--split must be one of"),
         (["--model", "big", "--draft-model", "big"], "have one name"),
         (["--model", "big", "--max-new-tokens", "400"], "more than the 160 positions"),
+        (["--model", "big", "--exits", "1,2", "--middles", "3"], "--middles 3: only exits that are read"),
+        (["--model", "big", "--temperature", "1e-38"], "temperature must be 0"),
         (["--resume"], "no unfinished recording"),
     ],
 )

@@ -155,7 +155,7 @@ def check_random_cascades(seed: int, cases: int) -> None:
     few = trace.off_path.at[:, 1] % 7 == 0
     thin = dataclasses.replace(trace, off_path=OffPath(trace.off_path.at[few], trace.off_path.rows[few]))
     for _ in range(cases):
-        cascade = random_cascade(rng, shortlists=False)
+        cascade = random_cascade(rng, shortlists=False, draft_first=True)
         if cascade.target == 0:
             continue
         for sequence, prompt in enumerate(prompts):
@@ -289,6 +289,46 @@ def test_interrupted_recordings_resume_to_the_same_file(tmp_path: Path, monkeypa
     assert load_trace(tmp_path / "cut").n_sequences == 5
     with pytest.raises(InputError, match="exists"):
         recording.start(tmp_path / "cut", {}, force=False)
+
+
+def test_recordings_of_other_prompts_do_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of prompts of the same number and length, too, and where some are no longer asked for."""
+    prompts, about = some_prompts(6, 4)
+    out, plan = tmp_path / "cut", dataclasses.replace(PLAN, places=0, max_new_tokens=4)
+    recording.start(out, {}, force=False)
+    real = recording.record_batch
+
+    def interrupted(*arguments: object) -> AgreementTrace:
+        if arguments[4] == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "record_batch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            recording.record(out, networks(), plan, prompts, about, {}, batch=2)
+    others = [about[0], about[1]._replace(sha256="1" * 64), *about[2:]]
+    for asked in (others, about[:1]):
+        words = r"cut\.parts was begun on other prompts .*delete the folder, or record anew into another --out"
+        with pytest.raises(InputError, match=words):
+            recording.record(out, networks(), plan, prompts[: len(asked)], asked, {}, batch=2)
+    assert recording.record(out, networks(), plan, prompts, about, {}, batch=2).prompts == tuple(about)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", r"damaged \(Expecting"),
+        ("[]", "holds no settings"),
+        ("3", "holds no settings"),
+        ('{"seed": 1}', r"it lacks model, batch\); delete its folder and record anew"),
+    ],
+)
+def test_settings_that_say_too_little(tmp_path: Path, text: str, words: str) -> None:
+    recording.start(tmp_path / "t", {"model": "big"}, force=False)
+    (recording.parts_folder(tmp_path / "t") / recording.SETTINGS).write_text(text)
+    with pytest.raises(InputError, match=words):
+        recording.read_settings(tmp_path / "t", ["model", "batch", "seed"])
 
 
 def test_prompts_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hispec_sim.models.exits import BlockHead, LmHead, attach
 from hispec_sim.models.files.exit_files import save_heads
 from hispec_sim.models.files.safetensors_folder import save_folder
 from hispec_sim.profiler import checks, latency, measure, moments, selfcheck
-from hispec_sim.profiler.bench import clock_for, draft_rows
+from hispec_sim.profiler.bench import clock_for, draft_rows, open_bench
 from hispec_sim.profiler.forwards import PLACES, Bench, Kind, Point, What, behind_verifications, of_drafts, rows_of
 from hispec_sim.profiler.latency import with_notes
 from hispec_sim.profiler.machine import check_same_machine
@@ -165,6 +165,39 @@ def test_a_profile_older_than_a_condition_is_believed(profile):
         check_same_machine(measured, here)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "cure"),
+    [("threads", "2", "; give --threads 1, measure"), ("dtype", "bfloat16", "; give --dtype fp32, measure")],
+)
+def test_an_option_that_differs_is_named(profile, key, value, cure):
+    measured = read_profile(profile)
+    here = {key: {**measured.provenance.machine, "dtype": measured.provenance.dtype}[key]}
+    check_same_machine(measured, here)
+    with pytest.raises(InputError, match=cure):
+        check_same_machine(measured, {key: value}, options=("threads", "dtype"))
+    with pytest.raises(InputError, match="; measure one here"):
+        check_same_machine(measured, {key: value}, options=())
+
+
+@pytest.mark.parametrize(
+    ("measured", "given", "counts"),
+    [
+        ("processor", [], "processor"),
+        ("wall", [], "wall"),
+        ("cuda events", [], "wall"),
+        ("processor", ["wall"], "wall"),
+    ],
+)
+def test_a_check_has_the_clock_of_the_profile(profile, model, tmp_path, capsys, monkeypatch, measured, given, counts):
+    told = write_profile(with_notes(read_profile(profile), {"clock": measured}), tmp_path / "told.csv")
+    clocks = []
+    monkeypatch.setattr(selfcheck, "check_profile", lambda *_, clock, **others: clocks.append(clock) or [])
+    options = [word for clock in given for word in ("--clock", clock)]
+    status, printed = run(["check", str(told), "--model", str(model), *options], capsys)
+    assert status == 0, printed
+    assert clocks == [counts]
+
+
 @pytest.mark.parametrize(("length", "rows"), [(1, 14), (2, 10), (8, 4)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_rows_of_drafts_are_whole_whatever_the_target_thinks(batch, length, rows):
@@ -210,12 +243,42 @@ def test_ctrl_c_and_resume(model, tmp_path, capsys, monkeypatch):
     status, printed = run([*arguments, "--resume", "--threads", "2"], capsys)
     assert status == 2
     assert "was begun with threads 1, not 2" in " ".join(printed.split())
+    unfinished = latency.unfinished_path(out)
+    begun = unfinished.read_text()
+    for key, value in (("processor", "Another 9000"), ("weights_sha256", "0" * 64), ("torch", "1.0")):
+        state = json.loads(begun)
+        here, state["settings"]["conditions"][key] = state["settings"]["conditions"][key], value
+        unfinished.write_text(json.dumps(state))
+        status, printed = run([*arguments, "--resume"], capsys)
+        assert status == 2
+        assert f"was begun with {key} {value}, not {here}: go on with the same, or " in " ".join(printed.split())
+    state = json.loads(begun)
+    del state["settings"]["conditions"]
+    unfinished.write_text(json.dumps(state))
+    status, printed = run([*arguments, "--resume"], capsys)
+    assert status == 2
+    assert "does not tell which machine it was begun on" in " ".join(printed.split())
+    unfinished.write_text(begun)
+    arguments.remove("--allow-noise")
     status, printed = run([*arguments, "--resume"], capsys)
     assert status == 0, printed
-    assert read_profile(out).provenance.command.startswith("hispec profile run --model")
+    provenance = read_profile(out).provenance
+    assert provenance.command.startswith("hispec profile run --model")
+    assert " --allow-noise " in provenance.command, "what was measured before may be noisy"
+    assert provenance.machine["noise"].startswith("allowed; ")
     status, printed = run(arguments, capsys)
     assert status == 2
     assert "exists already; nothing was measured" in " ".join(printed.split())
+
+
+def test_more_shortlists_than_free_exits_are_refused():
+    """Of the exits at 1, 2 and 3 two have drafts."""
+    network = networks()["big"]
+    attach(network, {})
+    grid = latency.grid_for(network, batches=(1,), contexts=(8,), exits=(), shortlists=(2, 3))
+    with pytest.raises(InputError, match=r"--shortlists: at most 1 can be timed .* got 2; give fewer"):
+        open_bench(network, grid, clock_for(network, "wall"), (1,), 0)
+    open_bench(network, replace(grid, shortlists=(2,)), clock_for(network, "wall"), (1,), 0)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +287,12 @@ def test_ctrl_c_and_resume(model, tmp_path, capsys, monkeypatch):
         (["--batch", "1,x"], "--batch must be whole numbers"),
         (["--batch", ""], "--batch needs at least one number"),
         (["--contexts", "8,4000"], "--contexts: network big has 160 positions, not 4000"),
+        (["--contexts", "1"], "--contexts must be of at least 2 tokens, a cached one and a new one, got 1"),
+        (["--contexts", "1,80"], "--contexts must be of at least 2 tokens"),
+        (
+            ["--contexts", "8,64", "--check"],
+            "a check decodes 64 tokens behind a prompt, and contexts end at 64: measure",
+        ),
         (["--exits", "9"], "--exits: network big has exits at layers 1 to 3"),
         (["--shortlists", "4"], "--shortlists: network big comes without a ranking"),
         (["--clock", "sun"], "--clock must be one of wall, processor"),

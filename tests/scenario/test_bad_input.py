@@ -14,6 +14,8 @@ from hispec_sim.acceptance.trace import AgreementTrace, Exit, OffPath, Prompt
 from hispec_sim.acceptance.trace_file import save_trace
 from hispec_sim.cli.main import main
 from hispec_sim.networks import NetworkSpec, known_networks
+from hispec_sim.scenario.build import load_profiles
+from hispec_sim.scenario.load import load_scenario
 
 REPOSITORY = Path(__file__).parents[2]
 PROFILE = REPOSITORY / "profiles/h100_sxm/llama-3.1-8b.csv"
@@ -80,6 +82,21 @@ def test_the_good_scenario_runs(folder: Path, capsys: pytest.CaptureFixture[str]
     assert (folder / "out/summary.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("device", "line"),
+    [("h100_sxm", ""), ("l40s", "device: {allow_mixed_devices: true}\n")],
+    ids=["one device", "several, asked for"],
+)
+def test_networks_of_one_device_or_as_asked(folder: Path, device: str, line: str) -> None:
+    """A profile and a roofline of the same device go together; of several devices they do where that is said."""
+    small = f"networks:\n  small: {{roofline: {{network: llama-3.2-1b, device: {device}}}}}\n"
+    (folder / "two.yaml").write_text(GOOD.replace("networks:\n", line + small))
+    assert {profile.device for profile in load_profiles(load_scenario(folder / "two.yaml")).values()} == {
+        "h100_sxm",
+        device,
+    }
+
+
 # Each case: what is replaced in the good scenario, by what, and what the message must say.
 REPLACED = [
     ("name: small\n", "", ["name", "required"]),
@@ -129,6 +146,8 @@ REPLACED = [
     ("profile: big.csv", "roofline: {network: big, device: h100_sxm}", ["line 6", "no known network 'big'"]),
     ("profile: big.csv", "roofline: {network: llama-3.1-8b, device: h1000}", ["line 6", "did you mean 'h100_sxm'"]),
     ("networks:\n  big: {profile: big.csv, tensor_parallel: 1}", "networks: {}", ["networks", "at least 1"]),
+    ("networks:\n", "networks:\n  small: {roofline: {network: llama-3.2-1b, device: l40s}}\n",
+     ["line 5", "networks", "small on l40s, big on h100_sxm", "device.allow_mixed_devices"]),
     ("networks:", "networks: []\nnets:", ["networks"]),
     ("requests: 1", "requests: 0", ["line 7", "workload.requests"]),
     ("prompt_tokens: 512", "prompt_tokens: -512", ["line 7", "-512"]),

@@ -84,7 +84,7 @@ def read_card(folder: Path) -> Card:
             f"{folder} holds no exit heads: there is no {CARD} in it (a run of training puts both in heads/)"
         )
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(_content(path))
         if isinstance(content, dict) and content.get("format") != FORMAT:
             raise InputError(f"{path} is of format {content.get('format')!r}; this version reads {FORMAT}")
         return Card.model_validate(content)
@@ -147,11 +147,18 @@ def _tensors(folder: Path, card: Card) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise InputError(f"{folder} lacks {WEIGHTS}: copy it too")
-    content = path.read_bytes()
+    content = _content(path)
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
         raise InputError(f"{path} is damaged, or not the file that {CARD} describes: copy both again")
     loaded: dict[str, Tensor] = optional("safetensors.torch").load(content)
     return loaded
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; make it readable") from None
 
 
 def _check_network(card: Card, network: Llama, folder: Path) -> None:

@@ -189,11 +189,8 @@ def load_gguf(file: GgufFile, *, dtype: str = "fp32", device: str = "cpu") -> Ll
 
     Raises InputError naming metadata, tensors and shapes if it is not a whole Llama network.
     """
-    shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
-    if len(shapes.get(NAMES.embedding, ())) != 2:
-        raise InputError(f"{file.path} lacks {NAMES.embedding}, a matrix: it holds no whole network")
-    config = read_config(file, vocab_size=shapes[NAMES.embedding][0], tied=NAMES.head not in shapes)
-    shapes.pop(FREQUENCIES, None)
+    config = read_config(file)
+    shapes = {name: tensor.shape for name, tensor in file.tensors.items() if name != FREQUENCIES}
     wanted = match(config, NAMES, shapes, str(file.path))
     network = empty_network(config, dtype, device)
     fill(network, wanted, _tensors(file), halves=False)
@@ -201,8 +198,8 @@ def load_gguf(file: GgufFile, *, dtype: str = "fp32", device: str = "cpu") -> Ll
     return network
 
 
-def read_config(file: GgufFile, *, vocab_size: int, tied: bool) -> LlamaConfig:
-    """The network that the metadata describe. Raises InputError if `Llama` does not compute it."""
+def read_config(file: GgufFile) -> LlamaConfig:
+    """The network that the metadata and the embedding describe. Raises InputError if `Llama` does not compute it."""
     architecture = file.get("general.architecture", str)
     if architecture != "llama":
         raise InputError(f"{file.path}: architecture {architecture!r} is not supported, only llama is")
@@ -218,6 +215,9 @@ def read_config(file: GgufFile, *, vocab_size: int, tied: bool) -> LlamaConfig:
     scaling = file.get("llama.rope.scaling.type", str, "none")
     if scaling != "none":
         raise InputError(f"{file.path}: rotary scaling {scaling!r} is not supported, only llama3 is")
+    embedding = file.tensors.get(NAMES.embedding)
+    if embedding is None or len(embedding.shape) != 2:
+        raise InputError(f"{file.path} lacks {NAMES.embedding}, a matrix: it holds no whole network")
     try:
         shape = NetworkSpec(
             name=file.path.stem,
@@ -227,8 +227,8 @@ def read_config(file: GgufFile, *, vocab_size: int, tied: bool) -> LlamaConfig:
             n_kv_heads=file.get("llama.attention.head_count_kv", int, n_heads),
             head_dim=head_dim,
             intermediate_size=file.get("llama.feed_forward_length", int),
-            vocab_size=vocab_size,
-            tied_embedding=tied,
+            vocab_size=embedding.shape[0],
+            tied_embedding=NAMES.head not in file.tensors,
         )
         positions = file.get("llama.context_length", int)
         theta = file.get("llama.rope.freq_base", float, 10_000.0)

@@ -48,8 +48,10 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer:
 
 def _byte_level(file: GgufFile, words: str) -> Any:
     tk = optional("tokenizers")
-    tokens, kinds = file.get_list("tokenizer.ggml.tokens"), file.get_list("tokenizer.ggml.token_type")
-    merges = [tuple(merge.split(" ")) for merge in file.get_list("tokenizer.ggml.merges")]
+    tokens, kinds, pairs = (file.get_list(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type", "merges"))
+    if not all(isinstance(text, str) for text in (*tokens, *pairs)):
+        raise InputError(f"{file.path}: the tokenizer's tokens and merges are not all texts: download it again")
+    merges = [tuple(pair.split(" ")) for pair in pairs]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if not merges or len(vocabulary) != len(tokens) or len(kinds) != len(tokens):
         raise InputError(f"{file.path}: the tokenizer's tokens, kinds and merges do not belong together")
@@ -68,6 +70,11 @@ def _byte_level(file: GgufFile, words: str) -> Any:
     )
     bos = file.get("tokenizer.ggml.bos_token_id", int, -1)
     if bos >= 0 and file.get("tokenizer.ggml.add_bos_token", bool, words == "llama-bpe"):
+        if bos >= len(tokens):
+            raise InputError(
+                f"{file.path}: the tokenizer's first token is {bos} (tokenizer.ggml.bos_token_id), but it has only "
+                f"{len(tokens)} tokens: download it again"
+            )
         first = tokens[bos]
         core.post_processor = tk.processors.TemplateProcessing(
             single=[first, "$A"], pair=[first, "$A", first, "$B:1"], special_tokens=[(first, bos)]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hispec_sim.errors import InputError
+from hispec_sim.models.config import LlamaConfig
 from hispec_sim.models.files.hf_config import config_json, read_config, read_json
 from hispec_sim.models.files.tokenizer import Tokenizer
 from hispec_sim.models.files.weights import SMALLER, Names, Part, Shape, empty_network, fill, match, parts
@@ -47,9 +48,7 @@ def load_folder(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -> Ll
 
     Raises InputError naming the file, the tensor and both shapes if the folder is not a whole Llama network.
     """
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is not a model folder: it holds no config.json")
-    config = read_config(folder / "config.json", folder.resolve().name)
+    config = folder_config(folder)
     files = _weight_files(folder)
     shapes = _shapes(files)
     _check_tied(config.shape.tied_embedding, shapes, folder, files)
@@ -57,6 +56,14 @@ def load_folder(folder: Path, *, dtype: str = "fp32", device: str = "cpu") -> Ll
     network = empty_network(config, dtype, device)
     fill(network, wanted, _tensors(files), halves=True)
     return network
+
+
+def folder_config(folder: Path) -> LlamaConfig:
+    """The network that a folder's config.json describes. Raises InputError if there is none, or if `Llama` does not
+    compute it."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is not a model folder: it holds no config.json")
+    return read_config(folder / "config.json", folder.resolve().name)
 
 
 def save_folder(
@@ -125,10 +132,17 @@ def _open(file: Path) -> Any:
     try:
         return safetensors.safe_open(file, framework="pt", device="cpu")
     except (safetensors.SafetensorError, OSError) as error:
-        with file.open("rb") as stream:
-            pointer = stream.read(40).startswith(b"version https://git-lfs")
-        cure = "it is a Git LFS pointer; run git lfs pull" if pointer else "download it again"
+        cure = "it is a Git LFS pointer; run git lfs pull" if _is_pointer(file) else "download it again"
         raise InputError(f"{file} is not a whole safetensors file ({error}): {cure}") from None
+
+
+def _is_pointer(file: Path) -> bool:
+    """Whether Git LFS has left its note of a file in the file's place. Raises InputError if it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(40).startswith(b"version https://git-lfs")
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}; make it readable") from None
 
 
 def _shapes(files: list[Path]) -> dict[str, Shape]:

@@ -60,9 +60,9 @@ class Tokenizer:
         """The text of token ids; `special` keeps special tokens visible."""
         return str(self.core.decode(list(ids), skip_special_tokens=not special))
 
-    def stream(self) -> TextStream:
-        """A decoder that is fed token by token."""
-        return TextStream(self)
+    def stream(self, behind: Sequence[int] = ()) -> TextStream:
+        """A decoder that is fed token by token, the first of them `behind` tokens whose text stands already."""
+        return TextStream(self, behind)
 
     def encode_prompt(self, text: str, *, chat: bool) -> list[int]:
         """Token ids of what a user writes: a text to go on with, or, as `chat`, a question to answer. Raises InputError
@@ -93,11 +93,11 @@ class Tokenizer:
 
 class TextStream:
     """Decodes token by token; what is not yet a whole character waits for the next token. The pieces together are what
-    decoding all tokens at once gives."""
+    decoding all tokens at once gives, less the text of those that they stand `behind`."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, behind: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._before: list[int] = []  # tokens of the last piece: what follows may depend on them (a leading space)
+        self._before = list(behind)  # then those of the last piece: what follows may depend on them (a leading space)
         self._waiting: list[int] = []
 
     def push(self, *ids: int) -> str:

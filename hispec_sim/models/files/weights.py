@@ -134,12 +134,12 @@ def empty_network(config: LlamaConfig, dtype: str, device: str) -> Llama:
                     module.register_parameter(
                         name, nn.Parameter(torch.empty(weight.shape, dtype=DTYPES[dtype], device=device))
                     )
+            network.rotations = network.rotations.to(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot place network {config.shape.name} on device {device!r}: {reason}") from None
     if config.shape.tied_embedding:
         network.head.weight = network.embedding.weight
-    network.rotations = network.rotations.to(device)
     return network.eval()
 
 
