@@ -14,11 +14,12 @@ from hispec_sim.errors import InputError
 
 def join_traces(traces: Sequence[AgreementTrace], provenance: Mapping[str, Any]) -> AgreementTrace:
     """One trace of all sequences, in order, of the exits that all traces have. Raises InputError if these are none but
-    the target, or the traces are of other networks or ways to sample."""
+    the target, or the traces are of other networks or ways to sample. Continuations off the path are as long as the
+    shortest ones."""
     first = traces[0]
     for trace in traces:
-        same_sampling = (trace.sampling is None) == (first.sampling is None)
-        if trace.networks != first.networks or trace.exits[-1] != first.exits[-1] or not same_sampling:
+        same_network = trace.networks == first.networks and trace.exits[-1] == first.exits[-1]
+        if not same_network or _drawn_as(trace) != _drawn_as(first):
             raise InputError("traces of different networks or ways to sample cannot be joined")
     common = [exit_ for exit_ in first.exits if all(exit_ in trace.exits for trace in traces)]
     if len(common) < min(2, len(first.exits)):
@@ -27,6 +28,8 @@ def join_traces(traces: Sequence[AgreementTrace], provenance: Mapping[str, Any])
     before = np.cumsum([0, *(trace.n_sequences for trace in traces[:-1])])
     at = [trace.off_path.at + np.array([n, 0, 0], np.int32) for trace, n in zip(traces, before, strict=True)]
     lengths = np.concatenate([trace.lengths for trace in traces])
+    followed = [trace.off_path.rows for trace in traces if len(trace.off_path.at)] or [traces[0].off_path.rows]
+    shortest = min(rows.shape[1] for rows in followed)
     parts = [trace.sampling for trace in traces if trace.sampling is not None]
     sampling = None
     if first.sampling is not None:
@@ -41,10 +44,15 @@ def join_traces(traces: Sequence[AgreementTrace], provenance: Mapping[str, Any])
         labels=np.concatenate([trace.labels for trace in traces]),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         prompts=tuple(prompt for trace in traces for prompt in trace.prompts),
-        off_path=OffPath(np.concatenate(at), np.concatenate([trace.off_path.rows for trace in traces])),
+        off_path=OffPath(np.concatenate(at), np.concatenate([rows[:, :shortest] for rows in followed])),
         sampling=sampling,
         provenance=provenance,
     )
+
+
+def _drawn_as(trace: AgreementTrace) -> tuple[float, float] | None:
+    """Temperature and top-p of its text; None of greedy text."""
+    return None if trace.sampling is None else (trace.sampling.temperature, trace.sampling.top_p)
 
 
 def kept_to(trace: AgreementTrace, exits: Sequence[Exit]) -> AgreementTrace:

@@ -155,6 +155,7 @@ def scenario_block(counters: Counters, source: str, notes: Sequence[str] = ()) -
     names = ", ".join(f"$vllm_accept_{place}" for place in range(len(counters.accept)))
     lines += [
         "# in the policy, whose level 0 has draft_length: " + str(len(counters.per_position)),
+        "bonus: always  # vLLM adds a token of the target to every draft that it accepts whole",
         "acceptance:",
         "  model: per_position",
         f"  accept: [[{names}]]",

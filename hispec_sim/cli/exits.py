@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from hispec_sim.cli.durations import duration, seconds_of
+from hispec_sim.cli.output import table_console
 from hispec_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 PASSES = 3
 """Passes over the text unless the user says otherwise."""
-PIPED_WIDTH = 130
 INTERRUPTED = 130
 CORPUS = "corpus"
 """What --prompts calls the reference model's training text."""
@@ -82,8 +82,7 @@ def train_exits_command(
     from hispec_sim.models.distil.run import HEADS, check_exits, more_passes, read_settings, run, start, use_threads
     from hispec_sim.models.loading import NO_HEADS, load_model
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+    console = table_console()
     settings = (
         read_settings(out)
         if resume

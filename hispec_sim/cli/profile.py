@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hispec_sim.cli.output import table_console, writing
 from hispec_sim.cli.profile_check import check_command
 from hispec_sim.cli.profile_compare import compare_command
 from hispec_sim.cli.profile_import import import_app
@@ -41,13 +42,14 @@ def show(
     """Print where a profile comes from, its ranges, its interpolation error and its share of the roofline."""
     loaded = [read_profile(path) for path in profiles]
     targets = _figure_paths(out, loaded, force)
-    console = Console()
+    console = table_console()
     for profile in loaded:
         _print_provenance(console, profile)
         _print_ops(console, profile)
         _print_shares(console, profile)
     for profile, target in zip(loaded, targets, strict=False):
-        _draw(profile, target)
+        with writing(target):
+            _draw(profile, target)
         console.print(f"{target}: written", soft_wrap=True)
 
 

@@ -7,15 +7,17 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from hispec_sim.cli.output import table_console, writing
 from hispec_sim.cli.profile_panels import panels_of
 from hispec_sim.errors import InputError
 from hispec_sim.latency import LatencyProfile, NetworkCost, read_profile
 
 FIGURES = (".png", ".pdf", ".svg")
 VERIFIED = 8
+LEAST_MS = 1e-4
+"""What takes less than a tenth of a microsecond was too little to be told from its surroundings: no ratios of that."""
 
 
 def compare_command(
@@ -37,16 +39,18 @@ def compare_command(
         if out.exists() and not force:
             raise InputError(f"{out} exists already; nothing was written. Give --force to replace it.")
     a, b = read_profile(first), read_profile(second)
-    console = Console()
+    console = table_console()
+    tables = _op_table(a, b, tensor_parallel), _forward_table(a, b, tensor_parallel)
     for label, profile in (("A", a), ("B", b)):
         about = profile.provenance
         console.print(f"{label}: {profile.name}, {about.dtype}, {about.date}", soft_wrap=True, highlight=False)
-    console.print(_op_table(a, b, tensor_parallel))
-    console.print(_forward_table(a, b, tensor_parallel))
+    for table in tables:
+        console.print(table)
     if out is not None:
         from hispec_sim.report.profile_figures import draw_profile
 
-        draw_profile(f"A: {a.name}   B: {b.name}", panels_of([a, b], ["A", "B"]), out)
+        with writing(out):
+            draw_profile(f"A: {a.name}   B: {b.name}", panels_of([a, b], ["A", "B"]), out)
         console.print(f"{out}: written", soft_wrap=True)
 
 
@@ -55,14 +59,13 @@ def _op_table(a: LatencyProfile, b: LatencyProfile, tensor_parallel: int) -> Tab
     table = Table(title="Time of B over that of A, at common points", title_justify="left")
     for column in ("op", "points", "lowest", "median", "highest", "A ms", "B ms"):
         table.add_column(column, justify="left" if column == "op" else "right")
-    ms = {row.point: row.ms for row in b.rows}
-    ops = sorted({t.op for t in a.tables} | {t.op for t in b.tables})
-    for op in ops:
+    ms = {row.point: row.ms for row in b.rows if row.ms > LEAST_MS}
+    for op in sorted({t.op for t in (*a.tables, *b.tables) if t.tensor_parallel == tensor_parallel}):
         mine = [row for row in a.rows if row.op == op and row.tensor_parallel == tensor_parallel]
-        common = [(row.ms, ms[row.point]) for row in mine if row.point in ms]
+        common = [(row.ms, ms[row.point]) for row in mine if row.ms > LEAST_MS and row.point in ms]
         if not common:
-            both = a.table(op, tensor_parallel) is not None and b.table(op, tensor_parallel) is not None
-            table.add_row(op, "none common" if both else f"only in {'A' if mine else 'B'}")
+            has = [profile.table(op, tensor_parallel) is not None for profile in (a, b)]
+            table.add_row(op, "none common" if all(has) else f"only in {'A' if has[0] else 'B'}")
             continue
         ratios = np.array([theirs / ours for ours, theirs in common])
         middle = common[int(np.argsort(ratios)[len(ratios) // 2])]

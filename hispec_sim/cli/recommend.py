@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from hispec_sim.cli.output import table_console
 from hispec_sim.cli.progress import progress
-from hispec_sim.cli.run import PIPED_WIDTH
 from hispec_sim.errors import InputError
 from hispec_sim.report.recommendation_view import recommendation_view
 from hispec_sim.report.sweep_folder import write_pictures, write_recommendation
@@ -76,9 +75,7 @@ def recommend_command(
     _, drawn = pictures_of(results, answer, pairs)
     written = write_recommendation(folder, answer)
     written += write_pictures(folder / "figures", drawn)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPED_WIDTH)
+    console = table_console()
     console.print(recommendation_view(answer))
     console.print(
         f"written to {folder}: {written[0].name}, {written[1].name}, {len(written) - 2} figures in figures/",

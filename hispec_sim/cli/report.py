@@ -18,8 +18,11 @@ def report_command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The file to write; an earlier report is replaced.", show_default="FOLDER/report.html"),
+        typer.Option(
+            help="The file to write; in the folder an earlier report is replaced.", show_default="FOLDER/report.html"
+        ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file --out that exists.")] = False,
 ) -> None:
     """Write one self-contained HTML page: the answer first, sortable tables, figures to zoom and hover, provenance.
 
@@ -27,6 +30,8 @@ def report_command(
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; name one that `hispec run` or `hispec sweep` made")
+    if out is not None and out.exists() and not force:
+        raise InputError(f"{out} exists already; nothing was written. Give --force to replace it.")
     html = _run(folder) if (folder / "summary.json").exists() else _sweep(folder)
     path = write_text(out if out is not None else folder / "report.html", html)
     typer.echo(f"written to {path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from hispec_sim.cli.output import table_console
 from hispec_sim.cli.progress import progress
 from hispec_sim.report.folder import check_free, write_results
 from hispec_sim.report.tables import summary_view
@@ -15,7 +15,6 @@ from hispec_sim.report.timeline import chrome_trace
 from hispec_sim.scenario.load import load_scenario
 from hispec_sim.study.study import Study
 
-PIPED_WIDTH = 130
 """Columns of the tables where no terminal says how many there are."""
 
 
@@ -53,9 +52,7 @@ def run_command(
     levels = {policy.name: policy.levels for policy in results.summary.policies}
     timeline = chrome_trace(results.tables["steps"], levels)
     files = write_results(folder, results.summary, results.tables, timeline, force=force)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPED_WIDTH)
+    console = table_console()
     console.print(summary_view(results.summary))
     console.print(f"written to {folder}: {', '.join(file.name for file in files)}", soft_wrap=True, highlight=False)
     if results.interrupted:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from hispec_sim.cli.output import table_console
 from hispec_sim.cli.progress import progress
-from hispec_sim.cli.run import PIPED_WIDTH
 from hispec_sim.errors import InputError
 from hispec_sim.report.sweep_tables import leading_view
 from hispec_sim.sweep.load import load_sweep
@@ -72,9 +71,7 @@ def sweep_command(
 
     space = Space(load_sweep(file, assignments or []))
     folder = out if out is not None else Path("results") / file.stem
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPED_WIDTH)
+    console = table_console()
     name, size = space.sweep.spec.name, f"{space.size:,} combinations"
     n_points = len(space.points()) if search is None else search
     told = f"{n_points:,} points of {size}" if search is None else f"a search with {search:,} evaluations in {size}"

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hispec_sim.acceptance import trace_statistics as statistics
 from hispec_sim.acceptance.trace import AgreementTrace
 from hispec_sim.acceptance.trace_file import load_trace
 from hispec_sim.acceptance.vllm_metrics import notes_on, read_metrics, scenario_block
+from hispec_sim.cli.output import table_console, writing
 from hispec_sim.cli.trace_record import record_command
 from hispec_sim.errors import InputError
 
@@ -28,7 +28,6 @@ SHOWN_EXITS = 6
 SINCE_PLACES = (0, 1, 2, 4, 8)
 LAGS = (1, 2, 4, 8)
 LONGEST = 16
-PIPED_WIDTH = 130
 
 
 @trace_app.callback()
@@ -60,14 +59,16 @@ def show(
     figure = None if out_dir is None else out_dir / "trace.png"
     if figure is not None and figure.exists() and not force:
         raise InputError(f"{figure} exists already; nothing was drawn. Give --force to replace it.")
-    console = Console()
-    console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
+        raise InputError(f"--out-dir {out_dir} is a file; give a folder, or one that is to be made")
+    console = table_console()
     console.print(_origin(trace))
     console.print(_exits(trace))
     if wanted:
         console.print(_pairs(trace, wanted))
     if figure is not None:
-        _draw(trace, file.name, figure)
+        with writing(figure):
+            _draw(trace, file.name, figure)
         console.print(f"{figure}: written", soft_wrap=True)
 
 

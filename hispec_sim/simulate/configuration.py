@@ -57,8 +57,10 @@ class Configuration:
 
     @property
     def contexts(self) -> range:
-        """All numbers of tokens that a request can attend to."""
-        return range(self.prompt_tokens, self.prompt_tokens + self.output_tokens + 1)
+        """All numbers of tokens that a request can attend to: recorded texts may be shorter than what is asked for."""
+        told = self.outcomes.trace.n_sequences if isinstance(self.outcomes, ReplaySource) else 1
+        longest = max(map(self.output_of, range(min(self.requests, told))))
+        return range(self.prompt_tokens, self.prompt_tokens + longest + 1)
 
     def output_of(self, request: int) -> int:
         """Tokens that a request decodes."""

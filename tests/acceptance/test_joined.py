@@ -77,6 +77,26 @@ def test_a_joined_trace_has_the_exits_of_all() -> None:
     assert join_traces([trace_of(0), trace_of(1)], {}).exits == EXITS
 
 
+def test_continuations_are_as_long_as_the_shortest() -> None:
+    """Four tokens and two behind wrong ones: two; a trace without any does not matter."""
+    long, short, none = trace_of(0), trace_of(1), replace(trace_of(2), off_path=OffPath.none(len(EXITS), sampled=False))
+    short = replace(short, off_path=OffPath(short.off_path.at, short.off_path.rows[:, :2]))
+    joined = join_traces([long, none, short], {})
+    np.testing.assert_array_equal(joined.off_path.rows[:24], long.off_path.rows[:, :2])
+    np.testing.assert_array_equal(joined.off_path.rows[24:], short.off_path.rows)
+    assert set(joined.off_path.at[24:, 0]) == {2}
+    assert len(join_traces([none, none], {}).off_path.at) == 0
+
+
+def test_traces_that_were_drawn_otherwise_are_refused() -> None:
+    one, other = trace_of(0, sampled=True), trace_of(1, sampled=True)
+    assert other.sampling is not None
+    hotter = replace(other, sampling=replace(other.sampling, temperature=1.5))
+    for traces in ([one, hotter], [one, trace_of(1)]):
+        with pytest.raises(InputError, match="ways to sample"):
+            join_traces(traces, {})
+
+
 def test_traces_that_have_nothing_in_common_are_refused() -> None:
     other = replace(NETWORK, name="other")
     renamed = replace(trace_of(1), networks=(other,), exits=tuple(Exit("other", e.exit_layer) for e in EXITS))

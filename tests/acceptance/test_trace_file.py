@@ -173,6 +173,11 @@ def test_show_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["trace", "show", str(tmp_path / "t"), "--pair", "4,2"])
     assert "lower first" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["trace", "show", str(tmp_path / "t"), "--out-dir", str(tmp_path / "t")])
+    told = capsys.readouterr()
+    assert "is a file; give a folder" in told.err
+    assert not told.out, "before any table"
 
 
 def test_golden_trace() -> None:

@@ -121,6 +121,7 @@ def test_dumps_that_say_too_little(tmp_path: Path, old: str, new: str, words: st
 def test_short_drafts_are_noted() -> None:
     assert "shorter than 2 tokens" in notes_on(Counters("m", 10, 17, 12, (8, 4)))[0]
     assert "nobody" not in scenario_block(Counters("m", 10, 17, 12, (8, 4)), "it's a test")
+    assert "\nbonus: always " in scenario_block(Counters("m", 10, 17, 12, (8, 4)), "it's a test")
     assert Counters("m", 10, 20, 8, (8, 0)).accept == (0.8, 0.0)
 
 

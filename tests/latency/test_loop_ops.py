@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -231,3 +233,28 @@ def test_two_profiles_side_by_side(tmp_path):
     assert "nodir; make it first" in str(nowhere.exception)
     other = CliRunner().invoke(profile_app, ["compare", str(a), str(b), "--tensor-parallel", "2"])
     assert isinstance(other.exception, InputError)
+    assert "side by side" not in other.output, "before any table"
+    swapped = CliRunner().invoke(profile_app, ["compare", str(b), str(a)], env={"COLUMNS": "140"})
+    assert re.search(r"exit_head_2 .*only in B", swapped.output)
+
+
+def test_what_takes_no_time_has_no_ratio(tmp_path):
+    """A `forward` at the least that a fit gives, .00001 ms, would be a hundred thousand times faster than another."""
+    rows = [replace(row, ms=1e-5) if (row.op, row.batch) == ("forward", 1) else row for row in loop_rows()]
+    a, b = (write_profile(make_profile(each), tmp_path / f"{n}.csv") for n, each in enumerate((rows, loop_rows())))
+    for order in ((a, b), (b, a)):
+        shown = CliRunner().invoke(profile_app, ["compare", *map(str, order)], env={"COLUMNS": "140"})
+        assert re.search(r"│ forward +│ +6 │ +1.00 │ +1.00 │ +1.00 │", shown.output), shown.output
+
+
+def test_figures_that_cannot_be_written_are_one_sentence(tmp_path, monkeypatch):
+    a = write_profile(make_profile(loop_rows()), tmp_path / "a.csv")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    for command in (["show", str(a)], ["compare", str(a), str(a)]):
+        done = CliRunner().invoke(profile_app, [*command, "--out", str(tmp_path / "f.png")])
+        assert isinstance(done.exception, InputError)
+        assert "f.png: No space left on device" in str(done.exception)

@@ -81,6 +81,9 @@ def test_report_of_a_sweep(recommended: tuple[Path, str], tmp_path: Path) -> Non
     out = tmp_path / "page.html"
     result = CliRunner().invoke(app, ["report", str(folder), "--out", str(out)], catch_exceptions=False)
     assert result.exit_code == 0
+    assert "page.html exists already" in error_of("report", str(folder), "--out", str(out))
+    again = CliRunner().invoke(app, ["report", str(folder), "--out", str(out), "--force"], catch_exceptions=False)
+    assert again.exit_code == 0
     html = out.read_text()
     answer = json.loads((folder / "recommendation.json").read_text())
     assert html.index(answer["sentence"].split(",")[0]) < html.index("<h2>")
